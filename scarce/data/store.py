@@ -1,0 +1,184 @@
+"""Writing and opening a converted dataset. The only place that knows how pixels lie in Parquet."""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from scarce.data.schema import (
+    MANIFEST_NAME,
+    REJECTED_NAME,
+    REJECTED_SCHEMA,
+    SCHEMA_VERSION,
+    Manifest,
+    Shard,
+    image_schema,
+)
+from scarce.errors import UserError
+from scarce.files import atomic_path, stable_hash, write_json
+
+
+def shard_name(index: int) -> str:
+    """File name of the shard with this index."""
+    return f"shard-{index:05d}.parquet"
+
+
+def write_shard(path: Path, table: pa.Table, metadata: dict[str, Any] | None = None) -> None:
+    """Write `table` (columns of `image_schema`) to `path` atomically; `metadata` travels as JSON in the footer.
+
+    Pixels get no dictionary (they never repeat). zstd is deterministic: equal tables give equal bytes.
+    """
+    footer = {b"scarce": json.dumps(metadata or {}, sort_keys=True).encode()}
+    with atomic_path(path) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata(footer),
+            temporary,
+            compression="zstd",
+            use_dictionary=[name for name in table.column_names if name not in ("pixels", "boxes", "labels")],
+            row_group_size=256,
+        )
+
+
+def read_shard_metadata(path: Path) -> dict[str, Any]:
+    """The `metadata` given to `write_shard`."""
+    footer = pq.read_metadata(path).metadata or {}
+    metadata: dict[str, Any] = json.loads(footer.get(b"scarce", b"{}"))
+    return metadata
+
+
+def content_digest(table: pa.Table) -> str:
+    """SHA-256 (hex) of a shard's rows: every column's values, independent of how Parquet encodes them."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        column = table[name]
+        digest.update(name.encode())
+        if pa.types.is_fixed_size_binary(column.type):
+            for value in column:
+                digest.update(value.as_buffer())
+        else:
+            digest.update(json.dumps(column.to_pylist(), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def write_dataset_files(
+    out: Path,
+    *,
+    hospital: str,
+    size: int,
+    source: str,
+    settings: dict[str, Any],
+    shards: Sequence[Shard],
+    rejected: pa.Table,
+) -> Manifest:
+    """Write `rejected.parquet` and then the manifest of the shards that already lie in `out`."""
+    metadata = _read_metadata([out / shard.name for shard in shards])
+    with atomic_path(out / REJECTED_NAME) as temporary:
+        pq.write_table(rejected.cast(REJECTED_SCHEMA), temporary)
+    labels: Counter[str] = Counter()
+    for row in metadata["labels"]:
+        if row is not None:
+            labels.update(set(row))
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        hospital=hospital,
+        size=size,
+        images=len(metadata),
+        patients=int(metadata["patient_id"].nunique()),
+        labelled=int(metadata["labels"].notna().sum()),
+        rejected=rejected.num_rows,
+        rejected_by_reason=dict(sorted(Counter(rejected["reason"].to_pylist()).items())),
+        labels=dict(sorted(labels.items())),
+        shards=tuple(shards),
+        source=source,
+        settings=settings,
+        digest=stable_hash([hospital, size, [shard.digest for shard in shards]]),
+    )
+    write_json(out / MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+def pixel_array(column: pa.Array, size: int) -> np.ndarray:
+    """Zero-copy view of a fixed-size-binary pixel array as uint8 [N, size, size] (read-only)."""
+    data = np.frombuffer(column.buffers()[1], dtype=np.uint8)
+    start = column.offset * size * size
+    return data[start : start + len(column) * size * size].reshape(len(column), size, size)
+
+
+def pixel_column(images: np.ndarray) -> pa.Array:
+    """The Arrow column of uint8 images [N, H, W], without copying pixel by pixel."""
+    images = np.ascontiguousarray(images, dtype=np.uint8)
+    width = images.shape[1] * images.shape[2]
+    return pa.Array.from_buffers(pa.binary(width), len(images), [None, pa.py_buffer(images)])
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A whole converted dataset on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def shard_paths(self) -> list[Path]:
+        """The shards in row order."""
+        return [self.path / shard.name for shard in self.manifest.shards]
+
+    def metadata(self) -> pd.DataFrame:
+        """Every column but the pixels, one row an image, in row order. `labels` holds lists, or None."""
+        return _read_metadata(self.shard_paths)
+
+    def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Images as uint8 [N, size, size]: all of them, or the given row numbers in the given order."""
+        size = self.manifest.size
+        wanted = np.arange(self.manifest.images) if rows is None else np.asarray(rows)
+        images = np.empty((len(wanted), size, size), dtype=np.uint8)
+        start = 0
+        for shard, path in zip(self.manifest.shards, self.shard_paths, strict=True):
+            here = np.flatnonzero((wanted >= start) & (wanted < start + shard.rows))
+            if len(here):
+                column = pq.read_table(path, columns=["pixels"])["pixels"].combine_chunks()
+                images[here] = pixel_array(column, size)[wanted[here] - start]
+            start += shard.rows
+        return images
+
+
+def open_dataset(path: Path | str) -> Dataset:
+    """Open a converted dataset; `UserError` where there is none, or where a shard is missing or cut short."""
+    folder = Path(path).absolute()
+    manifest_path = folder / MANIFEST_NAME
+    if not manifest_path.is_file():
+        raise UserError(
+            f"no converted dataset in {folder}: expected {MANIFEST_NAME} there. "
+            "Make one with `scarce convert nih|padchest|folder --source DIR --out DIR`"
+        )
+    try:
+        manifest = Manifest.from_json(json.loads(manifest_path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{manifest_path} is not a dataset manifest ({error}): convert the dataset again") from error
+    for shard in manifest.shards:
+        try:
+            rows = pq.read_metadata(folder / shard.name).num_rows
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{folder / shard.name} is missing or damaged: run the conversion again") from error
+        if rows != shard.rows:
+            raise UserError(
+                f"{folder / shard.name} holds {rows} images, expected {shard.rows}: run the conversion again"
+            )
+    return Dataset(folder, manifest)
+
+
+def _read_metadata(paths: Sequence[Path]) -> pd.DataFrame:
+    names = [name for name in image_schema(1).names if name != "pixels"]
+    table = pa.concat_tables([pq.read_table(path, columns=names) for path in paths])
+    frame: pd.DataFrame = table.drop_columns(["labels", "boxes"]).to_pandas()
+    frame["labels"] = pd.Series(table["labels"].to_pylist(), dtype=object)
+    frame["boxes"] = pd.Series(table["boxes"].to_pylist(), dtype=object)
+    return frame
