@@ -1,0 +1,39 @@
+"""The unlabelled images that pretraining sees: blocks of pixels, gathered by number, and nothing else."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+class Pixels:
+    """Images in a few contiguous blocks, which may lie in shared memory; a batch is one copy out of them.
+
+    There is no way from here to a label: a block is a uint8 array [n, H, W] and that is all a method can reach.
+    """
+
+    def __init__(self, blocks: Sequence[np.ndarray]) -> None:
+        """Take uint8 blocks [n_i, H, W] of equal H and W; they are not copied."""
+        if not blocks or not sum(len(block) for block in blocks):
+            raise ValueError("expected at least one image")
+        self.blocks = [block for block in blocks if len(block)]
+        self._starts = np.cumsum([0, *(len(block) for block in self.blocks)])
+        for block in self.blocks:
+            if block.dtype != np.uint8 or block.ndim != 3 or block.shape[1:] != self.blocks[0].shape[1:]:
+                raise ValueError(f"expected uint8 blocks [n, H, W] of one size, got {block.dtype} {block.shape}")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.blocks[0].shape[1], self.blocks[0].shape[2]
+
+    def gather(self, index: np.ndarray) -> np.ndarray:
+        """The images of these numbers (0 to len - 1, any order) as uint8 [len(index), H, W]."""
+        out = np.empty((len(index), *self.shape), dtype=np.uint8)
+        block_of = np.searchsorted(self._starts, index, side="right") - 1
+        for number in np.unique(block_of):
+            here = block_of == number
+            out[here] = self.blocks[number][index[here] - self._starts[number]]
+        return out

@@ -1,0 +1,54 @@
+"""Barlow Twins: Zbontar, Jing, Misra, LeCun, Deny 2021, "Self-Supervised Learning via Redundancy Reduction"."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from scarce.distributed import gather
+from scarce.methods.base import Method, MethodConfig, OptimiserConfig
+from scarce.methods.heads import mlp
+from scarce.space import Dimension, Float
+
+
+@dataclass(frozen=True)
+class BarlowTwinsConfig(MethodConfig):
+    """Barlow Twins' settings."""
+
+    projector: int = 2048  # width of the three projector layers
+    redundancy_weight: float = 0.005  # lambda of equation 1
+
+
+class BarlowTwins(Method):
+    """One encoder; the cross-correlation of two views' projections is pulled to the identity."""
+
+    Config = BarlowTwinsConfig
+    OPTIMISER = OptimiserConfig("adamw", lr=2.4e-3, reference_batch=512, weight_decay=1e-4)
+    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"redundancy_weight": Float(5e-4, 5e-2, log=True)}
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: BarlowTwinsConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        width = config.projector
+        self.projector = mlp(feature_dim, width, width, width, batch_norm=True)
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Loss of two views, float32 [B, 1, S, S] each."""
+        one = self.projector(self.backbone(first)).float()
+        other = self.projector(self.backbone(second)).float()
+        return barlow_loss(gather(one), gather(other), self.config.redundancy_weight)
+
+
+def barlow_loss(first: Tensor, second: Tensor, redundancy_weight: float) -> Tensor:
+    """Equation 1, with equation 2's correlations over the batch; projections [B, D], not normalised.
+
+    Both projections are standardised with the biased variance and an epsilon of 1e-5, as the batch norm without
+    affine parameters of the authors' code does.
+    """
+    one, other = ((z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, unbiased=False) + 1e-5) for z in (first, second))
+    correlation = one.T @ other / len(first)
+    invariance = (correlation.diagonal() - 1).square().sum()
+    redundancy = correlation.square().sum() - correlation.diagonal().square().sum()
+    return invariance + redundancy_weight * redundancy

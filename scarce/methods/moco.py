@@ -1,0 +1,111 @@
+"""MoCo v2 with the variance term of VICReg.
+
+Chen, Fan, Girshick, He 2020, "Improved Baselines with Momentum Contrastive Learning"; the algorithm is Algorithm 1 of
+He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning". The variance term is equation 1 of
+Bardes, Ponce, LeCun 2022, "VICReg", on the query projections before they are normalised.
+"""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scarce.distributed import broadcast_from_first, gather, rank, world_size
+from scarce.methods.base import Method, MethodConfig, OptimiserConfig
+from scarce.methods.heads import mlp
+from scarce.space import Dimension, Float
+
+
+@dataclass(frozen=True)
+class MoCoConfig(MethodConfig):
+    """MoCo v2's settings."""
+
+    dim: int = 128  # length of a projection
+    queue: int = 65_536  # keys kept as negatives
+    momentum: float = 0.999  # of the key encoder, per step
+    temperature: float = 0.07
+    variance_weight: float = 1.0  # weight of VICReg's variance term; 0 is plain MoCo v2
+
+
+class MoCo(Method):
+    """Query encoder, momentum key encoder and a queue of keys."""
+
+    Config = MoCoConfig
+    OPTIMISER = OptimiserConfig("sgd", lr=0.045, reference_batch=384, weight_decay=1e-4, clip_norm=3.0)
+    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {
+        "temperature": Float(0.04, 0.5, log=True),
+        "variance_weight": Float(0.0, 2.0),
+    }
+    JOINS_BATCH_NORM = False  # shuffled batch norm instead: He et al. 2020, section 3.3
+
+    queue: Tensor
+    position: Tensor
+
+    def __init__(self, backbone: nn.Module, feature_dim: int, config: MoCoConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        self.projector = mlp(feature_dim, feature_dim, config.dim, batch_norm=False)
+        self.key_encoder = copy.deepcopy(nn.Sequential(backbone, self.projector)).requires_grad_(False)
+        self.register_buffer("queue", F.normalize(torch.randn(config.queue, config.dim), dim=1))
+        self.register_buffer("position", torch.zeros((), dtype=torch.long))
+        self.new_keys: Tensor | None = None
+
+    def forward(self, first: Tensor, second: Tensor) -> Tensor:
+        """Loss of queries from `first` against keys from `second` and the queue; float32 [B, 1, S, S] each."""
+        projection = self.projector(self.backbone(first)).float()
+        queries = F.normalize(projection, dim=1)
+        keys = self._encode_keys(second)
+        # A snapshot, because the queue moves on before a second forward pass could still need it for its gradient.
+        loss = info_nce(queries, keys, self.queue.clone(), self.config.temperature)
+        if self.config.variance_weight > 0:
+            loss = loss + self.config.variance_weight * variance_term(gather(projection))
+        self.new_keys = gather(keys)
+        return loss
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Move the key encoder towards the query encoder, then replace the oldest keys by this step's."""
+        online: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
+        torch._foreach_lerp_(list(self.key_encoder.parameters()), online, 1 - self.config.momentum)
+        assert self.new_keys is not None, "after_step follows a forward pass"
+        keys, size = self.new_keys[-self.config.queue :], self.config.queue
+        slots = (self.position + torch.arange(len(keys), device=keys.device)) % size
+        self.queue[slots] = keys
+        self.position.copy_((self.position + len(keys)) % size)
+        self.new_keys = None
+
+    @torch.no_grad()
+    def _encode_keys(self, views: Tensor) -> Tensor:
+        """Normalised keys [B, dim]; across workers with shuffled batches.
+
+        Within one batch norm a query could recognise its key by the statistics they share. With several workers each
+        key is therefore encoded on another worker than its query.
+        """
+        if world_size() == 1:
+            return F.normalize(self.key_encoder(views).float(), dim=1)
+        everyone = gather(views)
+        order = broadcast_from_first(torch.randperm(len(everyone), device=views.device))
+        mine = order.view(world_size(), -1)[rank()]
+        keys = gather(F.normalize(self.key_encoder(everyone[mine]).float(), dim=1))
+        return keys[order.argsort()].view(world_size(), len(views), -1)[rank()]
+
+
+def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """InfoNCE (He et al. 2020, equation 1): queries and keys [B, D], negatives [K, D], all of unit length."""
+    positive = (queries * keys).sum(dim=1, keepdim=True)
+    logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def variance_term(projection: Tensor, target: float = 1.0, epsilon: float = 1e-4) -> Tensor:
+    """VICReg's variance term (equation 1): how far each dimension's standard deviation falls short of `target`.
+
+    Args:
+        projection: not normalised, [B, D].
+    """
+    deviation = torch.sqrt(projection.var(dim=0) + epsilon)
+    return F.relu(target - deviation).mean()
