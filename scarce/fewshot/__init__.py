@@ -1,0 +1,1 @@
+"""Few-shot evaluation: patient-disjoint episodes, frozen-feature probes, baselines and their statistics."""

@@ -1,0 +1,142 @@
+"""The few-shot probe: L2-regularised logistic regression on frozen features, all episodes of a size in one batch.
+
+An episode has n images and D features, n ≪ D. So the problem is solved for n dual coefficients instead of D weights,
+in float64, by Newton's method (IRLS); `sklearn.linear_model.LogisticRegression` minimises the same objective.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scarce.errors import UserError
+from scarce.space import Choice, Float
+
+Normalisation = Literal["l2", "standardise"]
+
+MAX_NEWTON_STEPS = 100
+MAX_HALVINGS = 40
+TOLERANCE = 1e-10  # largest relative change of the dual coefficients in the last step
+
+SEARCH_SPACE = {"C": Float(1e-3, 1e2, log=True), "normalise": Choice(("l2", "standardise"))}
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """The probe's hyperparameters."""
+
+    C: float = 1.0
+    """Inverse strength of the L2 penalty, as in scikit-learn; features have a norm of about 1."""
+    normalise: Normalisation = "l2"
+    """`l2`: every image's features to norm 1. `standardise`: every feature to mean 0 and equal variance."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.C < float("inf"):
+            raise UserError(f"the probe's C must be a positive number, got {self.C}")
+
+
+def normalise(features: np.ndarray, reference: np.ndarray, how: Normalisation) -> np.ndarray:
+    """Features as the probe sees them, with rows of norm 1 or about 1, so that C means the same in both cases.
+
+    A handful of images says nothing about a feature's spread, so `standardise` takes means and standard deviations
+    from a few hundred pool images. Their labels play no part, and no held-out image does. A feature that is constant
+    there is only centred.
+
+    Args:
+        features: float32 [N, D].
+        reference: row numbers of the pool images.
+        how: see `ProbeConfig`.
+
+    Returns:
+        float64 [N, D].
+    """
+    x = features.astype(np.float64)
+    if how == "l2":
+        norms = np.linalg.norm(x, axis=1, keepdims=True)
+        return x / np.where(norms > 0, norms, 1)
+    pool = x[reference]
+    deviation = pool.std(axis=0)
+    floor = 1e-6 * np.abs(pool).max(initial=1e-12)
+    x -= pool.mean(axis=0)
+    x /= np.where(deviation > floor, deviation, 1) * np.sqrt(x.shape[1])
+    return x
+
+
+def fit_logistic(features: Tensor, positive: Tensor, C: float) -> tuple[Tensor, Tensor]:
+    """Minimise ½‖w‖² + C Σᵢ log(1 + exp(−sᵢ(wᵀxᵢ + b))), sᵢ = ±1, for every episode; b is not penalised.
+
+    Args:
+        features: float64 [E, n, D].
+        positive: bool [E, n]; both classes in every episode.
+        C: inverse strength of the penalty.
+
+    Returns:
+        Weights float64 [E, D] and intercepts float64 [E].
+
+    Raises:
+        FloatingPointError: Newton's method did not converge (features that are not finite).
+    """
+    gram = features @ features.mT
+    dual, intercept = _solve_dual(gram, positive, C)
+    return (dual.unsqueeze(1) @ features).squeeze(1), intercept
+
+
+def _solve_dual(gram: Tensor, positive: Tensor, C: float) -> tuple[Tensor, Tensor]:
+    """Dual coefficients [E, n] (w = Xᵀα) and intercepts [E] of the optimum.
+
+    A Newton step solves (K + W⁻¹) α + b1 = f + W⁻¹g with 1ᵀα = 0, where g is the negative gradient and W the curvature
+    of the loss at the decision values f. W⁻¹ overflows on well-separated images, so the step is written with
+    M = (K + W⁻¹)⁻¹ = W^½ (I + W^½KW^½)⁻¹ W^½ (Rasmussen & Williams 2006, eq. 3.27 and Algorithm 3.1), which gives
+    M (f + W⁻¹g) = Mf + g − MKg without a division. The intercept follows from 1ᵀα = 0.
+    """
+    sign = torch.where(positive, 1.0, -1.0).to(gram.dtype)
+    dual, values = torch.zeros_like(sign), torch.zeros_like(sign)
+    intercept = torch.zeros_like(sign[:, 0])
+    identity = torch.eye(sign.shape[1], dtype=gram.dtype, device=gram.device)
+    for _ in range(MAX_NEWTON_STEPS):
+        miss = torch.sigmoid(-sign * values)  # probability given to the wrong class, exact even where it is tiny
+        gradient = C * sign * miss
+        root = (C * miss * torch.sigmoid(sign * values)).sqrt()
+        factor = torch.linalg.cholesky(identity + root.unsqueeze(2) * gram * root.unsqueeze(1))
+        right = torch.stack([values, _times(gram, gradient), torch.ones_like(values)], dim=2)
+        m_values, m_gram_gradient, m_one = (
+            root.unsqueeze(2) * torch.cholesky_solve(root.unsqueeze(2) * right, factor)
+        ).unbind(2)
+        target = m_values + gradient - m_gram_gradient
+        new_intercept = target.sum(1) / m_one.sum(1).clamp(min=torch.finfo(gram.dtype).tiny)
+        dual_step = target - new_intercept.unsqueeze(1) * m_one - dual
+        intercept_step = new_intercept - intercept
+        length = _step_length(gram, sign, C, dual, values, dual_step, intercept_step)
+        dual = dual + length.unsqueeze(1) * dual_step
+        intercept = intercept + length * intercept_step
+        values = _times(gram, dual) + intercept.unsqueeze(1)
+        change = (length.unsqueeze(1) * dual_step).abs().amax(1)
+        if bool((change <= TOLERANCE * dual.abs().amax(1)).all()):
+            return dual, intercept
+    raise FloatingPointError(f"the probe did not converge in {MAX_NEWTON_STEPS} Newton steps")
+
+
+def _step_length(
+    gram: Tensor, sign: Tensor, C: float, dual: Tensor, values: Tensor, dual_step: Tensor, intercept_step: Tensor
+) -> Tensor:
+    """The largest of 1, ½, ¼, ... for every episode [E] at which the objective does not grow."""
+    gram_step = _times(gram, dual_step)
+    values_step = gram_step + intercept_step.unsqueeze(1)
+    linear, quadratic = (dual * gram_step).sum(1), (dual_step * gram_step).sum(1)
+    before = C * F.softplus(-sign * values).sum(1)
+    length = torch.ones_like(intercept_step)
+    for _ in range(MAX_HALVINGS):
+        loss = C * F.softplus(-sign * (values + length.unsqueeze(1) * values_step)).sum(1)
+        growth = loss - before + length * linear + length**2 * quadratic / 2
+        grows = growth > 1e-13 * before
+        if not bool(grows.any()):
+            break
+        length = torch.where(grows, length / 2, length)
+    return length
+
+
+def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
+    return (matrices @ vectors.unsqueeze(2)).squeeze(2)
