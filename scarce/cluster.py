@@ -1,0 +1,153 @@
+"""A Ray cluster for the length of one command: a local one that leaves nothing behind, or a running one to join."""
+
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from scarce import cluster_watcher
+from scarce.errors import UserError
+
+# Sockets lie in this directory and their paths may have 107 bytes at most, so not in a $TMPDIR of any length.
+_TEMPORARY = Path("/tmp")
+
+
+@contextmanager
+def local_cluster(
+    *,
+    cpus: int | None = None,
+    gpus: int | None = None,
+    address: str | None = None,
+    object_store_bytes: int | None = None,
+    log_to_driver: bool = False,
+) -> Iterator[str]:
+    """Start a local Ray cluster (or join one) and yield the URL of its dashboard, "" if it has none.
+
+    A cluster started here listens on loopback only, with Ray's token authentication on (Ray's default; Ray keeps the
+    token in ~/.ray/auth_token and its own clients send it, a browser is asked for it). It ends with the block, and
+    within seconds after kill -9. In a process that is in a cluster already, that one is used and left alone.
+
+    Args:
+        cpus: CPUs it offers; all of the machine's by default.
+        gpus: GPUs it offers; all of the machine's by default.
+        address: a running cluster ("auto", "host:port", "ray://..."), by default what the environment variable
+            RAY_ADDRESS says. It is joined and left, never ended.
+        object_store_bytes: size of the shared-memory object store; Ray's own choice (30% of memory) by default.
+        log_to_driver: whether what workers print appears here.
+
+    Raises:
+        UserError: there is no cluster at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    common = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
+    if ray.is_initialized():
+        yield _url(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR))
+    elif address != "local":
+        with _shut_down_after():
+            yield _url(_join(address, common))
+    else:
+        with _cleaned_directory() as (directory, remember_processes), _shut_down_after():
+            context = ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                object_store_memory=object_store_bytes,
+                include_dashboard=True,  # without it Tune never gets back what ended Ray Train runs held
+                dashboard_host="127.0.0.1",
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(directory),
+                **common,
+            )
+            remember_processes()
+            yield _url(context)
+
+
+@contextmanager
+def _shut_down_after() -> Iterator[None]:
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _join(address: str, common: dict[str, Any]) -> Any:
+    host = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
+    try:
+        if host:  # Ray itself would go on trying for minutes
+            socket.create_connection((host[1], int(host[2])), timeout=10).close()
+        return ray.init(address=address, **common)
+    except (OSError, ValueError, RuntimeError) as error:  # a ConnectionError is an OSError
+        raise UserError(
+            f"expected a Ray cluster at {address!r}, found none ({error}): start one with `ray start --head`"
+        ) from error
+
+
+def _url(context: Any) -> str:
+    return f"http://{context.dashboard_url}" if context.dashboard_url else ""
+
+
+@contextmanager
+def _cleaned_directory() -> Iterator[tuple[Path, Callable[[], None]]]:
+    """A directory for one cluster, and a function to call once the cluster's own processes run.
+
+    When the block or this process ends, those processes end and the directory goes.
+    """
+    _remove_leftovers()
+    not_ours = _descendants(os.getpid())
+    directory = Path(tempfile.mkdtemp(prefix=f"scarce-ray-{os.getpid()}-", dir=_TEMPORARY))
+    with subprocess.Popen(
+        [sys.executable, "-I", cluster_watcher.__file__, str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # else a reader of this command's output would wait for the watcher as well
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C and a closed terminal are for the driver, which the watcher must outlive
+        text=True,
+    ) as watcher:  # leaving closes the watcher's stdin and waits until it has cleaned up
+
+        def remember_processes() -> None:
+            for pid in _descendants(os.getpid()) - not_ours - {watcher.pid}:
+                print(pid, cluster_watcher.start_time(pid), file=watcher.stdin, flush=True)
+
+        yield directory, remember_processes
+
+
+def _remove_leftovers() -> None:
+    """Remove the directories of drivers that were killed together with their watchers."""
+    for path in _TEMPORARY.glob("scarce-ray-*"):
+        match = re.fullmatch(r"scarce-ray-(\d+)-\w+", path.name)
+        if match and path.stat().st_uid == os.getuid() and not _runs(int(match[1])):
+            cluster_watcher.remove_tree(path)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _descendants(ancestor: int) -> set[int]:
+    """Processes started by `ancestor`, directly or through others. Empty where there is no /proc."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended since
+            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
+    found: set[int] = set()
+    generation = {ancestor}
+    while generation:
+        generation = {pid for pid, parent in parents.items() if parent in generation}
+        found |= generation
+    return found
