@@ -49,7 +49,7 @@ def local_cluster(
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    common = {"log_to_driver": log_to_driver, "logging_level": logging.WARNING}
+    common: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     if ray.is_initialized():
         yield _url(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR))
     elif address != "local":
