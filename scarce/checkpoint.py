@@ -2,6 +2,7 @@
 
     step-00000120.pt    model, optimiser, RNG, position and history; the last two are kept
     best.pt             the checkpoint with the highest validation AUC so far (a hard link to one of them)
+    history.json        the metrics of every report so far, for those who do not want to read a checkpoint
 
 The run finds its checkpoint again by its folder, which is named after its identity, and not by what a scheduler
 remembers: after kill -9 that may be older than the files, or gone.
@@ -13,9 +14,10 @@ from typing import Any
 
 import torch
 
-from scarce.files import atomic_path
+from scarce.files import atomic_path, write_json
 
 BEST_NAME = "best.pt"
+HISTORY_NAME = "history.json"
 KEPT = 2
 
 
@@ -29,6 +31,7 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], best: bool) 
         link.unlink(missing_ok=True)
         os.link(path, link)
         os.replace(link, folder / BEST_NAME)
+    write_json(folder / HISTORY_NAME, state["history"])
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink()
 

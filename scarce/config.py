@@ -1,7 +1,19 @@
-"""Pretraining settings, in plain dataclasses that the command line is made from without importing torch."""
+"""The settings of a run, in plain dataclasses that the command line is made from without importing torch or Ray."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from scarce.fewshot.protocol import ProtocolConfig
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which hospitals."""
+
+    pretrain: str = "phantom-a"
+    """Unlabelled images to pretrain on: a folder that `scarce convert` wrote, or phantom-a."""
+    target: str = "phantom-b"
+    """Labelled images of the hospital that the classifier is for: a converted folder, or phantom-b."""
 
 
 @dataclass(frozen=True)
@@ -14,7 +26,7 @@ class PretrainConfig:
     """resnet_small (for CPUs), resnet18 or resnet50; all take one channel."""
     image_size: int = 64
     """Side of the views in pixels."""
-    epochs: int = 20
+    epochs: int = 16
     """Passes over the pretraining images."""
     batch_size: int = 128
     """Images a step, over all workers of a trial; each gives two views."""
@@ -23,4 +35,65 @@ class PretrainConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 autocast on CUDA and float32 on CPU."""
     seed: int = 0
-    """Seed of the initial weights, the order of images and the views."""
+    """Seed of the sampler, the initial weights, the order of images and the views."""
+
+
+@dataclass(frozen=True)
+class SearchConfig:
+    """How the search is run."""
+
+    trials: int = 8
+    """Pretraining runs to try; the first one takes the defaults of the method and the views."""
+    concurrent: int = 0
+    """Trials at a time; 0: as many as the resources hold."""
+    cpus_per_trial: float = 1.0
+    """CPUs a training worker asks for; it uses as many threads."""
+    gpus_per_trial: float | None = None
+    """Share of a GPU a trial's worker gets, of its memory too; default 0.25 where there is a GPU, else 0."""
+    workers_per_trial: int = 1
+    """Training workers of a trial; more than one train together under DistributedDataParallel."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """Optuna's sampler: multivariate TPE, or random search."""
+    reduction: int = 2
+    """ASHA goes on with the best 1/reduction of the trials at each rung; for 2 the rungs are a quarter and
+    a half of the epochs."""
+    budget_hours: float = 0.0
+    """Hours after which the search stops and the best trial so far is evaluated; 0: no limit."""
+    fix: tuple[str, ...] = ()
+    """KEY=VALUE settings to hold fixed instead of searching them or taking their default, such as views.flip=0,
+    method.queue=4096, optimiser.lr=0.03 or probe.C=1."""
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where a run lives."""
+
+    name: str = "ssl_aug"
+    """The run's folder under --out."""
+    out: str = "runs"
+    """Folder of all runs."""
+    resume: bool = False
+    """Go on with the run of this name, which must have been started with the same settings."""
+    address: str = ""
+    """Address of a running Ray cluster ("auto" finds one on this machine); empty: start a local one."""
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """Everything a sweep is told; written to config.json beside its results."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    pretrain: PretrainConfig = field(default_factory=PretrainConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+
+# The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.
+L4 = SweepConfig(
+    pretrain=PretrainConfig(
+        backbone="resnet50", image_size=224, epochs=200, batch_size=384, report_epochs=10.0, precision="bfloat16"
+    ),
+    search=SearchConfig(trials=40, cpus_per_trial=2.0, gpus_per_trial=0.25, reduction=3),
+)
+PRESETS = {"cpu": SweepConfig(), "l4": L4}

@@ -70,12 +70,12 @@ def pretrain(
     """
     config = recipe.pretrain
     torch.manual_seed(config.seed)
-    method = build_method(recipe).to(device, memory_format=torch.channels_last)
+    method = build_method(recipe).to(device).to(memory_format=torch.channels_last)
     if world_size() > 1 and method.JOINS_BATCH_NORM:
         join_batch_norms(method, device)
     optimiser = build_optimiser(method, recipe.optimiser, config.batch_size, device)
-    steps_per_epoch = max(1, len(images) // config.batch_size)
-    total_steps = config.epochs * steps_per_epoch
+    total_steps = count_steps(config, len(images))
+    steps_per_epoch = total_steps // config.epochs
     report_steps = max(1, round(config.report_epochs * steps_per_epoch))
     monitored = torch.from_numpy(images.gather(_monitored(len(images), config.seed)))
 
@@ -141,6 +141,11 @@ def pretrain(
     return method
 
 
+def count_steps(config: PretrainConfig, images: int) -> int:
+    """Optimiser steps of a whole run; an epoch's last, incomplete batch is left out."""
+    return config.epochs * max(1, images // config.batch_size)
+
+
 def build_method(recipe: Recipe) -> Method:
     """The method with a fresh backbone, both initialised from the recipe's seed; on the CPU."""
     config = recipe.pretrain
@@ -180,13 +185,12 @@ def learning_rate(optimiser: OptimiserConfig, config: PretrainConfig, step: int,
 def next_views(images: Pixels, recipe: Recipe, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """This worker's share of the two views of a step's batch, float32 [B / workers, 1, S, S] each.
 
-    Every epoch is a new permutation; its last, incomplete batch is left out. All workers draw the whole batch's
+    Every epoch is a new permutation. All workers draw the whole batch's
     parameters and take their own part, so the views do not depend on how many workers there are (pixel noise does).
     """
     config = recipe.pretrain
     batch = min(config.batch_size, len(images))
-    steps_per_epoch = max(1, len(images) // config.batch_size)
-    epoch, position = divmod(step, steps_per_epoch)
+    epoch, position = divmod(step, count_steps(config, len(images)) // config.epochs)
     order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(images))
     share = batch // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)

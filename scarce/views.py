@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scarce.space import Choice, Float
+from scarce.space import Choice, Dimension, Float
 
 INPUT_MEAN, INPUT_STD = 0.5, 0.25  # of intensities in [0, 1]; fixed, so that no dataset leaks into another
 
@@ -44,7 +44,7 @@ class ViewConfig:
             raise ValueError(f"need 0 < crop_min <= crop_max <= 1, got {self.crop_min} and {self.crop_max}")
 
 
-SEARCH_SPACE = {
+SEARCH_SPACE: dict[str, Dimension] = {
     "crop_min": Float(0.08, 0.8),
     "rotation": Float(0.0, 20.0),
     "flip": Choice((0.0, 0.5)),

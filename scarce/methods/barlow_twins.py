@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import mlp
+from scarce.methods.heads import at_least_float32, mlp
 from scarce.space import Dimension, Float
 
 
@@ -36,8 +36,8 @@ class BarlowTwins(Method):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Loss of two views, float32 [B, 1, S, S] each."""
-        one = self.projector(self.backbone(first)).float()
-        other = self.projector(self.backbone(second)).float()
+        one = at_least_float32(self.projector(self.backbone(first)))
+        other = at_least_float32(self.projector(self.backbone(second)))
         return barlow_loss(gather(one), gather(other), self.config.redundancy_weight)
 
 

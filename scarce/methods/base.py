@@ -43,6 +43,11 @@ class Method(nn.Module):
 
     backbone: nn.Module
 
+    @classmethod
+    def default_config(cls, images: int, steps: int) -> MethodConfig:
+        """The settings for a run of `steps` over `images`: the defaults, unless they need more data than that."""
+        return cls.Config()
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The loss (scalar) of two views of the same images, each float32 [B, 1, S, S]."""
         raise TypeError(f"{type(self).__name__} defines no loss")

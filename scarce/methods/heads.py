@@ -1,8 +1,9 @@
-"""Projection heads that several methods share."""
+"""Projection heads that several methods share, and the precision that losses are computed in."""
 
 import itertools
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def mlp(*sizes: int, batch_norm: bool) -> nn.Sequential:
@@ -14,3 +15,8 @@ def mlp(*sizes: int, batch_norm: bool) -> nn.Sequential:
         layers += [nn.BatchNorm1d(outgoing)] if batch_norm else []
         layers += [nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Autocast's bfloat16 as float32, where losses are computed; float64 stays what it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -6,7 +6,7 @@ Bardes, Ponce, LeCun 2022, "VICReg", on the query projections before they are no
 """
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scarce.distributed import broadcast_from_first, gather, rank, world_size
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import mlp
+from scarce.methods.heads import at_least_float32, mlp
 from scarce.space import Dimension, Float
 
 
@@ -54,13 +54,24 @@ class MoCo(Method):
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
         self.new_keys: Tensor | None = None
 
+    @classmethod
+    def default_config(cls, images: int, steps: int) -> MoCoConfig:
+        """The paper's settings, for short runs with a shorter queue and a quicker key encoder.
+
+        A queue of more than half the data holds old keys of the very images it should tell apart, and at momentum
+        0.999 the key encoder trails a thousand steps behind; here it trails at most a twentieth of the run.
+        """
+        paper = cls.Config()
+        return replace(
+            paper, queue=max(1, min(paper.queue, images // 2)), momentum=min(paper.momentum, max(0.0, 1 - 20 / steps))
+        )
+
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Loss of queries from `first` against keys from `second` and the queue; float32 [B, 1, S, S] each."""
-        projection = self.projector(self.backbone(first)).float()
+        projection = at_least_float32(self.projector(self.backbone(first)))
         queries = F.normalize(projection, dim=1)
         keys = self._encode_keys(second)
-        # A snapshot, because the queue moves on before a second forward pass could still need it for its gradient.
-        loss = info_nce(queries, keys, self.queue.clone(), self.config.temperature)
+        loss = info_nce(queries, keys, self.queue, self.config.temperature)
         if self.config.variance_weight > 0:
             loss = loss + self.config.variance_weight * variance_term(gather(projection))
         self.new_keys = gather(keys)
@@ -86,11 +97,11 @@ class MoCo(Method):
         key is therefore encoded on another worker than its query.
         """
         if world_size() == 1:
-            return F.normalize(self.key_encoder(views).float(), dim=1)
+            return F.normalize(at_least_float32(self.key_encoder(views)), dim=1)
         everyone = gather(views)
         order = broadcast_from_first(torch.randperm(len(everyone), device=views.device))
         mine = order.view(world_size(), -1)[rank()]
-        keys = gather(F.normalize(self.key_encoder(everyone[mine]).float(), dim=1))
+        keys = gather(F.normalize(at_least_float32(self.key_encoder(everyone[mine])), dim=1))
         return keys[order.argsort()].view(world_size(), len(views), -1)[rank()]
 
 

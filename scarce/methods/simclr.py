@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import mlp
+from scarce.methods.heads import at_least_float32, mlp
 from scarce.space import Dimension, Float
 
 
@@ -37,7 +37,7 @@ class SimCLR(Method):
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """NT-Xent loss of two views, float32 [B, 1, S, S] each."""
         # One pass over both views: batch-norm statistics are those of all 2B views, as in the paper.
-        projections = self.projector(self.backbone(torch.cat([first, second]))).float()
+        projections = at_least_float32(self.projector(self.backbone(torch.cat([first, second]))))
         one, other = F.normalize(projections, dim=1).chunk(2)
         return nt_xent(gather(one), gather(other), self.config.temperature)
 

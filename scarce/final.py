@@ -1,0 +1,59 @@
+"""The one look at the test split: the chosen trial beside the baselines, with seeds the search never used."""
+
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import nn
+
+from scarce.backbones import create_backbone, export_backbone
+from scarce.checkpoint import BEST_NAME, load_checkpoint
+from scarce.fewshot.baselines import evaluate_baselines
+from scarce.fewshot.compare import compare
+from scarce.fewshot.evaluate import score_task
+from scarce.fewshot.features import extract_features
+from scarce.fewshot.task import Task
+from scarce.pretrain import build_method
+from scarce.provenance import describe_environment
+from scarce.settings import Settings
+from scarce.trial import TrialContext, worker_device
+from scarce.trials import TrialRecord
+
+
+def load_trained_backbone(context: TrialContext, settings: Settings) -> nn.Module:
+    """The backbone of a trial's best checkpoint, on the CPU, in eval mode."""
+    method = build_method(settings.recipe)
+    state = load_checkpoint(context.trial_folder(settings) / BEST_NAME, torch.device("cpu"))
+    method.load_state_dict(state["method"])
+    return method.backbone.eval()
+
+
+def evaluate_chosen(context: TrialContext, chosen: TrialRecord, val_task: Task, test_task: Task) -> dict[str, Any]:
+    """Score the chosen trial and every baseline on test, export the chosen backbone to `best/`.
+
+    Returns:
+        The statistics of `compare`: `chosen` and `baselines`, for summary.json.
+    """
+    settings = context.settings(chosen.sampled)
+    pretrain = settings.recipe.pretrain
+    device = worker_device(context.gpus)
+    trained = load_trained_backbone(context, settings).to(device)
+    untrained = create_backbone(pretrain.backbone, pretrain.seed).to(device)
+
+    features = extract_features(trained, test_task.images, pretrain.image_size, device)
+    scores = {
+        "chosen": score_task(test_task, features, settings.probe),
+        **evaluate_baselines(val_task, test_task, untrained, pretrain.image_size, device),
+    }
+    result = compare(test_task, scores, context.config.protocol)
+    card = {
+        "settings": asdict(settings),
+        "trial": chosen.identity,
+        "input": "float32 [N, 1, S, S], (intensity in [0, 1] - 0.5) / 0.25",
+        "test": {key: result["chosen"][key] for key in ("auc", "ci_low", "ci_high")},
+        "environment": describe_environment(),
+        "licence": "of the pretraining images",
+        "use": "research only, not for clinical use",
+    }
+    export_backbone(trained, pretrain.backbone, context.folder / "best", card)
+    return result

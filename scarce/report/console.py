@@ -1,0 +1,35 @@
+"""One plain line for everything that happens to a trial: fit for a terminal and for a log file."""
+
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+
+
+class TrialLines(Callback):
+    """Prints a line when a trial reports, ends or fails."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
+    ) -> None:
+        """Print the report."""
+        print(
+            f"trial {trial.trial_id[-5:]} {result['trial']}  epoch {result['epoch']:6.1f}/{self.epochs}  "
+            f"loss {result['loss']:7.3f}  effective rank {result['effective_rank']:5.1f}  "
+            f"{result['images_per_s']:5.0f} images/s  val AUC {result['val_auc']:.3f} ± {result['val_auc_se']:.3f}",
+            flush=True,
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Print how it ended, and how many are left."""
+        result = trial.last_result
+        end = "done" if result.get("epoch", 0) >= self.epochs else "pruned"
+        ended = sum(other.is_finished() for other in trials)
+        print(f"trial {trial.trial_id[-5:]} {result.get('trial', '')}  {end} ({ended} trials ended)", flush=True)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
+        """Say that it failed and where the reason is written."""
+        print(f"trial {trial.trial_id[-5:]} failed, see {trial.error_file}", flush=True)

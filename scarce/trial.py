@@ -1,0 +1,150 @@
+"""One trial of a sweep: its folder, its pretraining under Ray Train, and what it reports to Tune and TensorBoard.
+
+One training worker runs in the trial's own process (Ray Train's local mode: no second process to start). Several run
+as a Ray Train worker group that the trial's process drives. `run_trial` is the only place that knows the difference.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from scarce.config import SweepConfig
+from scarce.data.feed import Feed
+from scarce.distributed import rank
+from scarce.fewshot.evaluate import score_task, validation
+from scarce.fewshot.features import extract_features
+from scarce.fewshot.task import Task
+from scarce.files import write_json
+from scarce.pretrain import Metrics, pretrain
+from scarce.settings import Settings, Value, override
+from scarce.trials import SETTINGS_NAME
+
+
+@dataclass(frozen=True)
+class TrialContext:
+    """What all trials of a sweep share; small, as the images travel by reference."""
+
+    config: SweepConfig
+    base: Settings  # the defaults, and what the user fixed
+    data_digests: tuple[str, ...]
+    folder: Path  # of the run, absolute
+    gpus: float  # share of a GPU that a training worker has
+
+    def settings(self, sampled: Mapping[str, Value]) -> Settings:
+        """The settings of the trial that the sampler chose these values for."""
+        return override(self.base, sampled)
+
+    def trial_folder(self, settings: Settings) -> Path:
+        """Where that trial keeps its checkpoints: its identity is its address."""
+        return self.folder / "trials" / settings.identity(self.data_digests, self.config.protocol)
+
+
+def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
+    """Tune's trainable: pretrain with the sampled settings and report the validation AUC along the way."""
+    from ray import train, tune
+    from ray.train import ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.tune.integration.ray_train import TuneReportCallback
+
+    search = context.config.search
+    settings = context.settings(sampled)
+    folder = context.trial_folder(settings)
+    write_json(folder / SETTINGS_NAME, {"sampled": sampled, "settings": asdict(settings)})
+
+    if search.workers_per_trial == 1:
+
+        def work() -> None:
+            train_worker(settings, context, sampled, feed, task, report=tune.report)
+
+        TorchTrainer(work, scaling_config=ScalingConfig(num_workers=0)).fit()
+        return
+
+    resources = {"CPU": search.cpus_per_trial, **({"GPU": context.gpus} if context.gpus else {})}
+    trainer = TorchTrainer(
+        lambda arguments: train_worker(**arguments, report=train.report),
+        train_loop_config={"settings": settings, "context": context, "sampled": sampled, "feed": feed, "task": task},
+        torch_config=TorchConfig(backend="nccl" if context.gpus and torch.cuda.is_available() else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=search.workers_per_trial, use_gpu=context.gpus > 0, resources_per_worker=resources
+        ),
+        run_config=train.RunConfig(
+            name="train",
+            storage_path=str(folder / "ray_train"),
+            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's own annotation is too narrow
+        ),
+    )
+    trainer.fit()
+
+
+def train_worker(
+    settings: Settings,
+    context: TrialContext,
+    sampled: Mapping[str, Value],
+    feed: Feed,
+    task: Task,
+    report: Callable[[dict[str, Any]], None],
+) -> None:
+    """One training worker: plain PyTorch from here on."""
+    torch.set_num_threads(max(1, int(context.config.search.cpus_per_trial)))
+    device = worker_device(context.gpus)
+    recipe, folder = settings.recipe, context.trial_folder(settings)
+
+    def evaluate(backbone: nn.Module) -> Metrics:
+        features = extract_features(backbone, task.images, recipe.pretrain.image_size, device)
+        return validation(task, score_task(task, features, settings.probe))
+
+    if rank() != 0:
+        pretrain(recipe, feed.open(), folder, device=device, report=report)
+        return
+    with BoardWriter(context.folder / "tensorboard" / folder.name, sampled) as board:
+
+        def report_everywhere(metrics: Metrics) -> None:
+            board.add(metrics)
+            report({**metrics, "trial": folder.name})
+
+        pretrain(recipe, feed.open(), folder, device=device, report=report_everywhere, evaluate=evaluate)
+
+
+def worker_device(gpus: float) -> torch.device:
+    """This worker's device. A fraction of a GPU comes with that fraction of its memory and no more."""
+    if not gpus or not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+    if gpus < 1:
+        torch.cuda.set_per_process_memory_fraction(gpus)
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+class BoardWriter:
+    """A trial's TensorBoard folder: its reports as scalars, its settings under HParams.
+
+    Written afresh by every process that works on the trial, which starts by replaying what was reported before.
+    """
+
+    def __init__(self, folder: Path, sampled: Mapping[str, Value]) -> None:
+        from tensorboardX import SummaryWriter
+        from tensorboardX.summary import hparams
+
+        shutil.rmtree(folder, ignore_errors=True)
+        self._writer = SummaryWriter(str(folder), flush_secs=5)
+        for summary in hparams(dict(sampled), {"val_auc": 0.0}):
+            self._writer.file_writer.add_summary(summary)
+
+    def add(self, metrics: Metrics) -> None:
+        """Write one report."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, int(metrics["step"]))
+        self._writer.flush()
+
+    def __enter__(self) -> "BoardWriter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()

@@ -1,0 +1,80 @@
+"""What a sweep's trials left in its folder: read back for the sampler, the results table and the final evaluation.
+
+Trial folders are the truth about a run. Ray Tune's own records are older than they after a kill -9.
+"""
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from scarce.checkpoint import HISTORY_NAME
+from scarce.files import atomic_path
+
+SETTINGS_NAME = "trial.json"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial that made at least one report."""
+
+    identity: str
+    sampled: dict[str, Any]  # what the sampler chose, by key
+    settings: dict[str, Any]  # everything, resolved
+    history: list[dict[str, float]]  # its reports in order
+
+    @property
+    def best(self) -> dict[str, float]:
+        """The report with the highest validation AUC (the latest among equals), whose weights are in best.pt."""
+        return max(self.history, key=lambda metrics: (metrics["val_auc"], metrics["step"]))
+
+    @property
+    def last(self) -> dict[str, float]:
+        """The last report."""
+        return self.history[-1]
+
+
+def read_trials(folder: Path) -> list[TrialRecord]:
+    """The trials below a run's folder that made a report, by identity."""
+    records = []
+    for history_path in sorted(folder.glob(f"trials/*/{HISTORY_NAME}")):
+        started = json.loads((history_path.parent / SETTINGS_NAME).read_text())
+        history = json.loads(history_path.read_text())
+        records.append(TrialRecord(history_path.parent.name, started["sampled"], started["settings"], history))
+    return records
+
+
+def write_trials_table(path: Path, records: list[TrialRecord], failed: Collection[str], epochs: int) -> pd.DataFrame:
+    """Write and return `trials.parquet`: a row a trial, best validation AUC first; one column a searched setting.
+
+    Args:
+        path: of the file.
+        records: the trials that made a report.
+        failed: identities of those that ended with an error.
+        epochs: of a whole trial; one that ended earlier without an error was pruned, or stopped with the budget.
+    """
+    rows = [
+        {
+            "trial": record.identity,
+            "status": _status(record, failed, epochs),
+            "val_auc": record.best["val_auc"],
+            "val_auc_se": record.best["val_auc_se"],
+            "best_epoch": record.best["epoch"],
+            **{name: record.last[name] for name in ("epoch", "loss", "images_per_s", "effective_rank", "mean_cosine")},
+            **record.sampled,
+        }
+        for record in records
+    ]
+    frame = pd.DataFrame(rows).sort_values(["val_auc", "trial"], ascending=[False, True], ignore_index=True)
+    with atomic_path(path) as temporary:
+        frame.to_parquet(temporary, index=False)
+    return frame
+
+
+def _status(record: TrialRecord, failed: Collection[str], epochs: int) -> str:
+    if record.identity in failed:
+        return "failed"
+    return "done" if record.last["epoch"] >= epochs else "pruned"

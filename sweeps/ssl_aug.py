@@ -1,0 +1,54 @@
+"""Search augmentations, temperature and probe for self-supervised pretraining on unlabelled chest X-rays.
+
+    python sweeps/ssl_aug.py                                       # two built-in phantom hospitals, minutes on a CPU
+    python sweeps/ssl_aug.py --pretrain data/nih --target data/padchest --preset l4
+
+Each trial pretrains a backbone without labels; while it does, a probe is trained on a few labelled images of the
+target hospital's pool and scored on its validation patients, averaged over few-shot seeds. That AUC prunes trials
+(ASHA) and guides the sampler (Optuna's TPE). The best trial is then scored once on the target's test patients with
+fresh seeds, beside the baselines that every result has to beat.
+"""
+
+import sys
+
+import tyro
+
+from scarce.config import PRESETS, SweepConfig
+from scarce.errors import UserError, run_or_exit
+
+
+def parse_config(arguments: list[str]) -> SweepConfig:
+    """The command line over the defaults of a preset."""
+    preset, rest = "cpu", []
+    words = iter(arguments)
+    for word in words:
+        if word == "--preset":
+            preset = next(words, "")
+        elif word.startswith("--preset="):
+            preset = word.partition("=")[2]
+        else:
+            rest.append(word)
+    if preset not in PRESETS:
+        raise UserError(f"--preset {preset}: expected one of {', '.join(PRESETS)}")
+    return tyro.cli(
+        SweepConfig,
+        args=rest,
+        default=PRESETS[preset],
+        description=f"{__doc__}\nThe defaults below are those of --preset {preset}; presets: {', '.join(PRESETS)}.",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+
+
+def main() -> None:
+    """Search, evaluate, write runs/<name>/."""
+    config = parse_config(sys.argv[1:])
+
+    # Imported here, so that --help does not wait for torch and Ray.
+    from scarce.settings import search_space
+    from scarce.sweep import run_sweep
+
+    run_sweep(config, search_space(config.pretrain))
+
+
+if __name__ == "__main__":
+    run_or_exit(main)
