@@ -63,13 +63,13 @@ def choose_findings(metadata: pd.DataFrame, split: np.ndarray, config: ProtocolC
     Args:
         metadata: of the target dataset, N rows.
         split: "pool", "val" or "test" of every image, str [N].
-        config: `findings`, `min_pool` and `min_held_out` are used.
+        config: `findings`, `min_pool`, `min_held_out` and the fewest `shots` are used.
 
     Raises:
         UserError: a finding asked for is absent or too rare, or none qualifies.
     """
     counts = _patients_by_finding(metadata, split)
-    need = {"pool": config.min_pool, "val": config.min_held_out, "test": config.min_held_out}
+    need = {"pool": max(config.min_pool, min(config.shots)), "val": config.min_held_out, "test": config.min_held_out}
     enough = sorted(f for f, have in counts.items() if all(have[part] >= need[part] for part in need))
     if not config.findings:
         if not enough:
@@ -82,7 +82,7 @@ def choose_findings(metadata: pd.DataFrame, split: np.ndarray, config: ProtocolC
         if finding not in enough:
             raise UserError(
                 f"finding {finding!r} has {_in_words(counts[finding])}, needs {_in_words(need)}: "
-                "leave it out or lower --min-pool or --min-held-out"
+                "leave it out or lower --min-pool, --min-held-out or --shots"
             )
     return tuple(sorted(set(config.findings)))
 
@@ -113,7 +113,7 @@ def _nothing_qualifies(counts: dict[str, Counter[str]], need: dict[str, int]) ->
     best = max(sorted(counts), key=lambda f: min(counts[f][part] / need[part] for part in need))
     return (
         f"no finding has enough positive and negative patients: {_in_words(need)} are needed and the best "
-        f"candidate, {best!r}, has {_in_words(counts[best])}: lower --min-pool or --min-held-out"
+        f"candidate, {best!r}, has {_in_words(counts[best])}: lower --min-pool, --min-held-out or --shots"
     )
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from scarce.data.splits import image_splits
 from scarce.data.store import Dataset
-from scarce.errors import UserError
 from scarce.fewshot.episodes import Episode, choose_findings, draw_episodes, label_matrix, negative_images
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.files import stable_hash
@@ -27,7 +26,7 @@ class Task:
         patients: str [N].
         labels: which images show which findings, bool [N, F].
         findings: F names, sorted.
-        shots: for every finding, the shots its pool can supply, ascending; may be empty.
+        shots: for every finding, the shots its pool can supply, ascending; at least one.
         seeds: one episode each.
         episodes: ordered by finding, shots, seed.
         evaluated: for every finding, the held-out images that are scored: all positives and the capped negatives
@@ -73,7 +72,7 @@ def build_task(
     Images without labels (None) enter only `reference`, where no label is looked at.
 
     Raises:
-        UserError: no finding has enough patients for the protocol, or for an episode of the fewest shots.
+        UserError: no finding has enough patients; see `choose_findings`.
     """
     metadata = dataset.metadata()
     split = image_splits(metadata, config.fractions)
@@ -103,10 +102,6 @@ def build_task(
         shots.append(tuple(sorted({episode.shots for episode in drawn})))
         capped = order[(negative & held)[order]][: config.max_negatives]
         evaluated.append(np.sort(np.concatenate([np.flatnonzero(positive & held), capped])))
-    if not episodes:
-        raise UserError(
-            f"no finding has enough pool patients for an episode of {min(config.shots)} shots: lower --shots"
-        )
     reference = np.sort(order[(split == "pool")[order]][:REFERENCE_IMAGES])
 
     in_episodes = [rows for episode in episodes for rows in (episode.positives, episode.negatives)]
