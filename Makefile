@@ -1,0 +1,28 @@
+# `make sweep` and `make test` need nothing but Python 3.11 or newer.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install sweep test lint clean
+
+sweep: install ## the main job on the built-in phantom hospitals
+	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
+
+test: lint ## ruff, mypy, pytest
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+install: .venv/installed
+
+# Written last, so an interrupted installation is done again.
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean: ## everything that can be made again, but no run and no data
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
