@@ -1,0 +1,125 @@
+"""The `scarce` command. What a subcommand needs is imported when it runs, so that `--help` answers at once."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from scarce.data.columns import Columns
+from scarce.errors import run_or_exit
+
+if TYPE_CHECKING:
+    from scarce.data.listing import Listing
+
+
+@dataclass(frozen=True)
+class Conversion(ABC):
+    """What the conversions of all hospitals share."""
+
+    source: Path
+    """Folder of the hospital's images and label file."""
+    out: Path
+    """Folder of the converted dataset: a new one, or one to finish or renew."""
+    size: int = 256
+    """Side of the converted images, pixels (16 to 2048)."""
+    address: str | None = None
+    """A running Ray cluster to use, such as "auto"; by default a local one is started and ended."""
+
+    @abstractmethod
+    def scan(self) -> "Listing":
+        """What the source holds."""
+
+    def run(self) -> None:
+        """Convert, and tell what came of it."""
+        from scarce.data.convert import convert
+
+        listing = self.scan()
+        print(f"{listing.source}: {listing.images.num_rows:,} images listed, {listing.rejected.num_rows:,} rejected")
+        manifest = convert(listing, self.out, size=self.size, address=self.address)
+        print(
+            f"{self.out}: {manifest.images:,} images of {manifest.patients:,} patients, {manifest.rejected:,} rejected"
+        )
+        for reason, count in manifest.rejected_by_reason.items():
+            print(f"  {reason}: {count:,}")
+
+
+@dataclass(frozen=True)
+class Nih(Conversion):
+    """NIH ChestX-ray14 as its download unpacks: images_001/images ... or images, and Data_Entry_2017*.csv."""
+
+    def scan(self) -> "Listing":
+        """The images of the download."""
+        from scarce.data.nih import scan
+
+        return scan(self.source)
+
+
+@dataclass(frozen=True)
+class PadChest(Conversion):
+    """PadChest: its label CSV (plain or .gz), images loose, in folders 0 to 54, or in 0.zip to 54.zip."""
+
+    def scan(self) -> "Listing":
+        """The frontal images of the download."""
+        from scarce.data.padchest import scan
+
+        return scan(self.source)
+
+
+@dataclass(frozen=True)
+class Folder(Conversion):
+    """Any folder of PNG, JPEG or DICOM images with a CSV that names image and patient, and labels and view if known."""
+
+    csv: Path | None = None
+    """The CSV; by default the only one in the source folder."""
+    hospital: str = ""
+    """Name of the hospital; by default the source folder's."""
+    columns: Columns = field(default_factory=Columns)
+
+    def scan(self) -> "Listing":
+        """The images that the CSV names."""
+        from scarce.data.folder import scan
+
+        return scan(self.source, self.csv, self.hospital, self.columns)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Convert a hospital's X-rays to Arrow."""
+
+    hospital: Annotated[
+        Annotated[Nih, subcommand("nih")]
+        | Annotated[PadChest, subcommand("padchest")]
+        | Annotated[Folder, subcommand("folder")],
+        arg(name=""),
+    ]
+
+    def run(self) -> None:
+        """Convert the chosen hospital."""
+        self.hospital.run()
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Print counts by finding, view, sex, age and patient of a converted dataset, and statistics of its pixels."""
+
+    dataset: Positional[Path]
+    """Folder of the converted dataset."""
+
+    def run(self) -> None:
+        """Print the description."""
+        from scarce.data.describe import describe
+        from scarce.data.store import open_dataset
+
+        print(describe(open_dataset(self.dataset)))
+
+
+Command = Annotated[Convert, subcommand("convert")] | Annotated[Describe, subcommand("describe")]
+
+
+def main() -> None:
+    """Run `scarce` with the arguments of the process. Exit code 2: a mistake of the user's, told in one line."""
+    command: Convert | Describe = tyro.cli(Command, prog="scarce", description="Chest X-rays to Arrow.")
+    run_or_exit(command.run)

@@ -1,0 +1,168 @@
+"""A hospital's listing to a converted dataset: Ray Data decodes, stretches, resizes and writes shard by shard.
+
+A shard's key is the hash of everything that shapes it, and travels in its footer together with what the shard had to
+reject. So a rerun after any interruption keeps the finished shards, makes the others, and ends with the same bytes.
+"""
+
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import PIL
+import pyarrow as pa
+import ray
+
+from scarce.cluster import local_cluster
+from scarce.data.intensity import HIGH_PERCENTILE, LOW_PERCENTILE
+from scarce.data.listing import Listing, rejected_table
+from scarce.data.schema import MANIFEST_NAME, REJECTED_NAME, SCHEMA_VERSION, Manifest, Shard
+from scarce.data.shard import make_shard
+from scarce.data.store import read_shard_metadata, shard_name, write_dataset_files
+from scarce.errors import UserError
+from scarce.files import stable_hash
+
+SHARD_IMAGES = 512
+SMALLEST_SIZE, LARGEST_SIZE = 16, 2048
+_REPORT_EVERY_S = 5.0
+_OWN_NAMES = re.compile(r"(dataset\.json|rejected\.parquet|shard-\d{5}\.parquet)")
+_TEMPORARY_NAMES = re.compile(r"\.(dataset\.json|rejected\.parquet|shard-\d{5}\.parquet)\.\d+\.tmp")
+
+
+def convert(listing: Listing, out: Path, *, size: int = 256, address: str | None = None) -> Manifest:
+    """Convert the listed images into a dataset in `out`, or finish (or renew) the one that is there.
+
+    Args:
+        listing: what to convert.
+        out: folder of the dataset; made if missing.
+        size: side of the images in pixels, 16 to 2048.
+        address: a Ray cluster to use, where `listing.source` and `out` must be the same folders on every node; by
+            default a local one, started only if there is something to do (`cluster.local_cluster`).
+
+    Raises:
+        UserError: `out` holds something else, the size is out of range, or not one image could be used.
+    """
+    out = out.resolve()
+    if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
+        raise UserError(f"--size: expected {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, found {size}")
+    _check_folder(out)
+    settings = conversion_settings(size)
+    keys = shard_keys(listing, settings)
+    pending = [index for index, key in enumerate(keys) if _made_shard(out, index, key) is None]
+    _remove_stale(out, shards=len(keys), manifest=bool(pending))
+    if pending:
+        with local_cluster(address=address):
+            _make_shards(listing, out, size, keys, pending)
+
+    made = [_made_shard(out, index, key) for index, key in enumerate(keys)]
+    if None in made:
+        raise RuntimeError(f"shard {made.index(None)} was made but does not lie in {out}")
+    footers = [footer for footer in made if footer is not None]
+    rejected = rejected_table(
+        [*listing.rejected.to_pylist(), *(row for footer in footers for row in footer["rejected"])]
+    )
+    # A shard of nothing but rejects stays on the disk for the next rerun, and out of every reader's way.
+    shards = [
+        Shard(shard_name(index), footer["rows"], footer["digest"])
+        for index, footer in enumerate(footers)
+        if footer["rows"]
+    ]
+    if not shards:
+        first = rejected.slice(0, 1).to_pylist()[0]
+        raise UserError(
+            f"not one image of {listing.source} could be used: {rejected.num_rows} rejected "
+            f'(the first, {first["file"]}: "{first["reason"]}")'
+        )
+    return write_dataset_files(
+        out,
+        hospital=listing.hospital,
+        size=size,
+        source=str(listing.source),
+        settings=settings | {"counts": listing.counts},
+        shards=shards,
+        rejected=rejected,
+    )
+
+
+def conversion_settings(size: int) -> dict[str, Any]:
+    """Everything besides the source that shapes the pixels."""
+    return {
+        "size": size,
+        "percentiles": [LOW_PERCENTILE, HIGH_PERCENTILE],
+        "resize": "lanczos",
+        "pillow": PIL.__version__,
+        "shard_images": SHARD_IMAGES,
+    }
+
+
+def shard_keys(listing: Listing, settings: dict[str, Any]) -> list[str]:
+    """For each shard the hash of its rows (with the sizes of their files) and of the settings."""
+    return [
+        stable_hash([SCHEMA_VERSION, settings, listing.hospital, _shard_rows(listing.images, index)])
+        for index in range(-(-listing.images.num_rows // SHARD_IMAGES))
+    ]
+
+
+def _shard_rows(images: pa.Table, index: int) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = images.slice(index * SHARD_IMAGES, SHARD_IMAGES).to_pylist()
+    return rows
+
+
+def _made_shard(out: Path, index: int, key: str) -> dict[str, Any] | None:
+    """The footer of a shard made from exactly what `key` says, or None."""
+    try:
+        footer = read_shard_metadata(out / shard_name(index))
+    except (OSError, ValueError, pa.ArrowException):
+        return None  # missing, cut short, or no Parquet file
+    return footer if footer.get("key") == key else None
+
+
+def _check_folder(out: Path) -> None:
+    """Make the folder, or see that it holds nothing but a conversion."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out: expected a folder that can be made, found {out}: {error.strerror}") from error
+    for path in sorted(out.iterdir()):
+        if not _OWN_NAMES.fullmatch(path.name) and not _TEMPORARY_NAMES.fullmatch(path.name):
+            raise UserError(
+                f"--out: expected a new folder or a converted dataset, found {path.name} in {out}: name another folder"
+            )
+
+
+def _remove_stale(out: Path, *, shards: int, manifest: bool) -> None:
+    """Remove what interrupted or larger conversions left, and a manifest that is about to be wrong."""
+    current = {shard_name(index) for index in range(shards)}
+    for path in out.iterdir():
+        stale_shard = path.name.startswith("shard-") and path.name not in current
+        if stale_shard or _TEMPORARY_NAMES.fullmatch(path.name) or (manifest and path.name == MANIFEST_NAME):
+            path.unlink()
+    if manifest:
+        (out / REJECTED_NAME).unlink(missing_ok=True)
+
+
+def _make_shards(listing: Listing, out: Path, size: int, keys: Sequence[str], pending: Sequence[int]) -> None:
+    """Make the pending shards, one Ray Data row and task each, and tell how it goes."""
+    images = ray.put(listing.images)  # once for all tasks
+    source, hospital = listing.source, listing.hospital
+
+    def make(row: dict[str, Any]) -> dict[str, Any]:
+        index = int(row["index"])
+        rows = _shard_rows(ray.get(images), index)
+        path = out / shard_name(index)
+        return {"images": make_shard(path, rows, source=source, hospital=hospital, size=size, key=keys[index])}
+
+    context = ray.data.DataContext.get_current().copy()
+    context.enable_progress_bars = False
+    started = reported = time.monotonic()
+    done = 0
+    with ray.data.DataContext.current(context):
+        shards = ray.data.from_items([{"index": index} for index in pending], override_num_blocks=len(pending))
+        for number, result in enumerate(shards.map(make).iter_rows(), start=1):
+            done += int(result["images"])
+            now = time.monotonic()
+            if number == len(pending) or now - reported > _REPORT_EVERY_S:
+                reported = now
+                rate = done / (now - started)
+                print(f"shard {number} of {len(pending)}: {done} images, {rate:.0f} images/s", flush=True)

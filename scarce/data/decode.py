@@ -1,0 +1,107 @@
+"""Image files to raw gray levels, at the bit depth they were stored with."""
+
+import io
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+SMALLEST_SIDE = 32  # pixels; less shows no chest
+# Wider is no radiograph either. Pillow counts pixels (179 million at most) before it takes memory for them.
+LARGEST_SIDE = 20_000
+
+
+class DecodeError(Exception):
+    """The image can't be used. The message is one short phrase, the same for all images of a kind."""
+
+
+@dataclass(frozen=True)
+class RawImage:
+    """Gray levels as stored: [H, W], an integer dtype (uint8, uint16, or signed for some DICOM files)."""
+
+    pixels: np.ndarray
+    bits: int  # bits a pixel that the file says it uses: 1, 8, 12, 16, ...
+    inverted: bool = False  # low levels are bright (DICOM's MONOCHROME1)
+
+
+def read_bytes(path: Path, member: str | None = None) -> bytes:
+    """The content of an image file, or of a member of a zip archive, which is never unpacked to the disk.
+
+    Raises:
+        DecodeError: "missing file", or "truncated" for a damaged member.
+    """
+    try:
+        if member is None:
+            return path.read_bytes()
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(member)
+    except (FileNotFoundError, KeyError) as error:
+        raise DecodeError("missing file") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise DecodeError("truncated") from error
+    except OSError as error:
+        raise DecodeError("unreadable") from error
+
+
+def decode(data: bytes) -> RawImage:
+    """Decode a PNG (1 to 16 bit), JPEG or DICOM file. Colour becomes luminance (ITU-R 601-2), transparency is dropped.
+
+    Raises:
+        DecodeError: "empty", "truncated", "unreadable", "too small", "too large", "not a single image", or
+            "needs pydicom".
+    """
+    if not data:
+        raise DecodeError("empty")
+    try:
+        raw = _decode_dicom(data) if data[128:132] == b"DICM" else _decode_picture(data)
+    except DecodeError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise DecodeError("too large") from error
+    except Exception as error:  # decoders answer damage with exceptions of every kind; one file must not end a run
+        raise DecodeError("truncated" if "truncated" in str(error) else "unreadable") from error
+    if min(raw.pixels.shape) < SMALLEST_SIDE:
+        raise DecodeError("too small")
+    return raw
+
+
+def _decode_picture(data: bytes) -> RawImage:
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG"))
+    except UnidentifiedImageError:
+        # Pillow does not know a file cut within its header; its first bytes still tell what it was.
+        cut = any(data.startswith(magic[: len(data)]) for magic in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"))
+        raise DecodeError("truncated" if cut else "unreadable") from None
+    if max(image.size) > LARGEST_SIDE:
+        raise DecodeError("too large")
+    if image.format == "PNG" and b"IEND" not in data[-64:]:
+        raise DecodeError("truncated")  # Pillow is content once it has all rows
+    if image.mode.startswith("I"):
+        return RawImage(np.asarray(image).astype(np.uint16), bits=16)
+    bits = 1 if image.mode == "1" else 8
+    if image.mode not in ("1", "L"):
+        image = image.convert("RGB")  # drops transparency and resolves palettes
+    return RawImage(np.asarray(image.convert("L")), bits)
+
+
+def _decode_dicom(data: bytes) -> RawImage:
+    try:
+        import pydicom
+    except ImportError as error:
+        raise DecodeError("needs pydicom") from error
+    dataset: Any = pydicom.dcmread(io.BytesIO(data))
+    if int(dataset.get("NumberOfFrames") or 1) != 1:
+        raise DecodeError("not a single image")
+    if max(dataset.Rows, dataset.Columns) > LARGEST_SIDE:
+        raise DecodeError("too large")
+    expected = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+    if not dataset.file_meta.TransferSyntaxUID.is_compressed and len(dataset.PixelData) < expected:
+        raise DecodeError("truncated")
+    pixels = dataset.pixel_array
+    if dataset.SamplesPerPixel == 3:
+        pixels = np.asarray(Image.fromarray(pixels).convert("L"))
+    return RawImage(pixels, int(dataset.BitsStored), dataset.PhotometricInterpretation == "MONOCHROME1")
