@@ -48,6 +48,8 @@ def local_cluster(
         UserError: there is no cluster at `address`.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its plans and notices; read when ray.data is imported,
+    logging.getLogger("ray.data").setLevel(os.environ["RAY_DATA_LOG_LEVEL"])  # which may have happened already
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     common: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     if ray.is_initialized():
