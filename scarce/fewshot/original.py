@@ -6,6 +6,7 @@ held-out positives is judged on twelve images.
 """
 
 import hashlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -119,8 +120,10 @@ def _cell(
         if count == 1:  # one image a class can't be cross-validated
             probe = LogisticRegression(C=1.0, max_iter=1000)
         else:
-            probe = LogisticRegressionCV(Cs=CROSS_VALIDATED_C, cv=min(5, count), max_iter=1000)
-        probe.fit(x, y)
+            probe = LogisticRegressionCV(Cs=CROSS_VALIDATED_C, cv=min(5, count), scoring="accuracy", max_iter=1000)
+        with warnings.catch_warnings():  # that defaults and attributes which are not used here will change
+            warnings.simplefilter("ignore", FutureWarning)
+            probe.fit(x, y)
         scores = probe.decision_function(np.concatenate([test, _some(test_negative, compared, rng)]))
         aucs.append(roc_auc_score(np.arange(len(scores)) < len(test), scores))
     return {

@@ -1,0 +1,94 @@
+"""Small made-up hospitals and tasks for the few-shot tests."""
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from scarce.data.schema import REJECTED_SCHEMA, Shard, image_schema
+from scarce.data.store import Dataset, content_digest, open_dataset, pixel_column, shard_name, write_dataset_files
+from scarce.data.store import write_shard as write_parquet
+from scarce.fewshot.episodes import Episode
+from scarce.fewshot.task import Task
+
+SIZE = 16
+
+
+def make_metadata(rng, patients=300, rates=None, unlabelled=0.1) -> pd.DataFrame:
+    """One to three images a patient; findings persist in a patient's images more often than not."""
+    rates = rates or {"hernia": 0.25, "mass": 0.15}
+    rows = []
+    for patient in range(patients):
+        has = {name: rng.random() < rate for name, rate in rates.items()}
+        for image in range(rng.integers(1, 4)):
+            labels = [name for name in rates if has[name] and rng.random() < 0.8] or ["No Finding"]
+            rows.append((f"{patient:04d}-{image}", f"p{patient}", None if rng.random() < unlabelled else labels))
+    frame = pd.DataFrame(rows, columns=["image_id", "patient_id", "labels"])
+    frame["hospital"], frame["view"] = "here", "PA"
+    return frame
+
+
+def write_dataset(path, metadata: pd.DataFrame, images: np.ndarray) -> Dataset:
+    """A converted dataset of two shards with the metadata's rows in their order."""
+    shards, half = [], len(metadata) // 2
+    for index, rows in enumerate((slice(0, half), slice(half, None))):
+        part = metadata.iloc[rows]
+        columns = {name: part[name].tolist() for name in ("image_id", "patient_id", "hospital", "labels", "view")}
+        nothing = [None] * len(part)
+        constants = {"sex": nothing, "age": nothing, "boxes": nothing, "raw_bits": [8] * len(part)}
+        stretch = {"stretch_low": [0.0] * len(part), "stretch_high": [255.0] * len(part)}
+        schema = image_schema(images.shape[1])
+        arrays = {**columns, **constants, **stretch}
+        table = pa.Table.from_arrays(
+            [
+                pixel_column(images[rows]) if field.name == "pixels" else pa.array(arrays[field.name], field.type)
+                for field in schema
+            ],
+            schema=schema,
+        )
+        write_parquet(path / shard_name(index), table)
+        shards.append(Shard(shard_name(index), table.num_rows, content_digest(table)))
+    write_dataset_files(
+        path,
+        hospital="here",
+        size=images.shape[1],
+        source="made up",
+        settings={},
+        shards=shards,
+        rejected=REJECTED_SCHEMA.empty_table(),
+    )
+    return open_dataset(path)
+
+
+def make_task(
+    rng, findings=3, shots=(1, 4), seeds=4, positives=12, negatives=40, pool=60, images_a_patient=1, split="test"
+):
+    """A task of random images: `pool` of them for episodes, then the held-out ones, all evaluated for every finding."""
+    names = tuple(f"finding {index}" for index in range(findings))
+    held_out = (positives + negatives) * images_a_patient
+    total = pool + held_out
+    labels = np.zeros((total, findings), dtype=bool)
+    for finding in range(findings):
+        ill = rng.permutation(positives + negatives)[:positives]
+        labels[pool:, finding] = np.isin(np.arange(held_out) // images_a_patient, ill)
+        labels[:pool:2, finding] = True
+    patients = np.concatenate([np.arange(pool), pool + np.arange(held_out) // images_a_patient]).astype(str)
+    episodes = []
+    for name in names:
+        order = {seed: (2 * rng.permutation(pool // 2), 2 * rng.permutation(pool // 2) + 1) for seed in range(seeds)}
+        episodes += [
+            Episode(name, k, seed, order[seed][0][:k], order[seed][1][:k]) for k in shots for seed in range(seeds)
+        ]
+    return Task(
+        held_out=split,
+        images=rng.integers(0, 256, size=(total, SIZE, SIZE), dtype=np.uint8),
+        image_ids=np.arange(total).astype(str),
+        patients=patients,
+        labels=labels,
+        findings=names,
+        shots=(tuple(shots),) * findings,
+        seeds=tuple(range(seeds)),
+        episodes=tuple(episodes),
+        evaluated=(np.arange(pool, total),) * findings,
+        reference=np.arange(pool),
+        skipped=(),
+    )
