@@ -30,7 +30,9 @@ _OWN_NAMES = re.compile(r"(dataset\.json|rejected\.parquet|shard-\d{5}\.parquet)
 _TEMPORARY_NAMES = re.compile(r"\.(dataset\.json|rejected\.parquet|shard-\d{5}\.parquet)\.\d+\.tmp")
 
 
-def convert(listing: Listing, out: Path, *, size: int = 256, address: str | None = None) -> Manifest:
+def convert(
+    listing: Listing, out: Path, *, size: int = 256, address: str | None = None, shard_images: int = SHARD_IMAGES
+) -> Manifest:
     """Convert the listed images into a dataset in `out`, or finish (or renew) the one that is there.
 
     Args:
@@ -39,6 +41,7 @@ def convert(listing: Listing, out: Path, *, size: int = 256, address: str | None
         size: side of the images in pixels, 16 to 2048.
         address: a Ray cluster to use, where `listing.source` and `out` must be the same folders on every node; by
             default a local one, started only if there is something to do (`cluster.local_cluster`).
+        shard_images: images a Parquet file, which is also what an interruption can lose for each CPU.
 
     Raises:
         UserError: `out` holds something else, the size is out of range, or not one image could be used.
@@ -47,66 +50,34 @@ def convert(listing: Listing, out: Path, *, size: int = 256, address: str | None
     if not SMALLEST_SIZE <= size <= LARGEST_SIZE:
         raise UserError(f"--size: expected {SMALLEST_SIZE} to {LARGEST_SIZE} pixels, found {size}")
     _check_folder(out)
-    settings = conversion_settings(size)
+    settings = conversion_settings(size, shard_images)
     keys = shard_keys(listing, settings)
     pending = [index for index, key in enumerate(keys) if _made_shard(out, index, key) is None]
-    _remove_stale(out, shards=len(keys), manifest=bool(pending))
+    _remove_stale(out, {shard_name(index) for index in range(len(keys))}, changing=bool(pending))
     if pending:
         with local_cluster(address=address):
-            _make_shards(listing, out, size, keys, pending)
-
-    made = [_made_shard(out, index, key) for index, key in enumerate(keys)]
-    if None in made:
-        raise RuntimeError(f"shard {made.index(None)} was made but does not lie in {out}")
-    footers = [footer for footer in made if footer is not None]
-    rejected = rejected_table(
-        [*listing.rejected.to_pylist(), *(row for footer in footers for row in footer["rejected"])]
-    )
-    # A shard of nothing but rejects stays on the disk for the next rerun, and out of every reader's way.
-    shards = [
-        Shard(shard_name(index), footer["rows"], footer["digest"])
-        for index, footer in enumerate(footers)
-        if footer["rows"]
-    ]
-    if not shards:
-        first = rejected.slice(0, 1).to_pylist()[0]
-        raise UserError(
-            f"not one image of {listing.source} could be used: {rejected.num_rows} rejected "
-            f'(the first, {first["file"]}: "{first["reason"]}")'
-        )
-    return write_dataset_files(
-        out,
-        hospital=listing.hospital,
-        size=size,
-        source=str(listing.source),
-        settings=settings | {"counts": listing.counts},
-        shards=shards,
-        rejected=rejected,
-    )
+            _make_shards(listing, out, settings, keys, pending)
+    return _write_manifest(listing, out, settings, keys)
 
 
-def conversion_settings(size: int) -> dict[str, Any]:
+def conversion_settings(size: int, shard_images: int) -> dict[str, Any]:
     """Everything besides the source that shapes the pixels."""
     return {
         "size": size,
         "percentiles": [LOW_PERCENTILE, HIGH_PERCENTILE],
         "resize": "lanczos",
         "pillow": PIL.__version__,
-        "shard_images": SHARD_IMAGES,
+        "shard_images": shard_images,
     }
 
 
 def shard_keys(listing: Listing, settings: dict[str, Any]) -> list[str]:
     """For each shard the hash of its rows (with the sizes of their files) and of the settings."""
+    length = settings["shard_images"]
     return [
-        stable_hash([SCHEMA_VERSION, settings, listing.hospital, _shard_rows(listing.images, index)])
-        for index in range(-(-listing.images.num_rows // SHARD_IMAGES))
+        stable_hash([SCHEMA_VERSION, settings, listing.hospital, listing.images.slice(start, length).to_pylist()])
+        for start in range(0, listing.images.num_rows, length)
     ]
-
-
-def _shard_rows(images: pa.Table, index: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = images.slice(index * SHARD_IMAGES, SHARD_IMAGES).to_pylist()
-    return rows
 
 
 def _made_shard(out: Path, index: int, key: str) -> dict[str, Any] | None:
@@ -131,25 +102,27 @@ def _check_folder(out: Path) -> None:
             )
 
 
-def _remove_stale(out: Path, *, shards: int, manifest: bool) -> None:
-    """Remove what interrupted or larger conversions left, and a manifest that is about to be wrong."""
-    current = {shard_name(index) for index in range(shards)}
-    for path in out.iterdir():
-        stale_shard = path.name.startswith("shard-") and path.name not in current
-        if stale_shard or _TEMPORARY_NAMES.fullmatch(path.name) or (manifest and path.name == MANIFEST_NAME):
-            path.unlink()
-    if manifest:
+def _remove_stale(out: Path, current: set[str], *, changing: bool) -> None:
+    """Remove what interrupted or larger conversions left; before it, a manifest that is about to be wrong."""
+    stale = [path for path in out.iterdir() if path.name.startswith("shard-") and path.name not in current]
+    if changing or stale:
+        (out / MANIFEST_NAME).unlink(missing_ok=True)
         (out / REJECTED_NAME).unlink(missing_ok=True)
+    for path in stale + [path for path in out.iterdir() if _TEMPORARY_NAMES.fullmatch(path.name)]:
+        path.unlink()
 
 
-def _make_shards(listing: Listing, out: Path, size: int, keys: Sequence[str], pending: Sequence[int]) -> None:
+def _make_shards(
+    listing: Listing, out: Path, settings: dict[str, Any], keys: Sequence[str], pending: Sequence[int]
+) -> None:
     """Make the pending shards, one Ray Data row and task each, and tell how it goes."""
     images = ray.put(listing.images)  # once for all tasks
     source, hospital = listing.source, listing.hospital
+    size, length = settings["size"], settings["shard_images"]
 
     def make(row: dict[str, Any]) -> dict[str, Any]:
         index = int(row["index"])
-        rows = _shard_rows(ray.get(images), index)
+        rows = ray.get(images).slice(index * length, length).to_pylist()
         path = out / shard_name(index)
         return {"images": make_shard(path, rows, source=source, hospital=hospital, size=size, key=keys[index])}
 
@@ -166,3 +139,30 @@ def _make_shards(listing: Listing, out: Path, size: int, keys: Sequence[str], pe
                 reported = now
                 rate = done / (now - started)
                 print(f"shard {number} of {len(pending)}: {done} images, {rate:.0f} images/s", flush=True)
+
+
+def _write_manifest(listing: Listing, out: Path, settings: dict[str, Any], keys: Sequence[str]) -> Manifest:
+    """Gather what the shards' footers say into `rejected.parquet` and the manifest."""
+    rejected = listing.rejected.to_pylist()
+    shards = []
+    for index, key in enumerate(keys):
+        footer = _made_shard(out, index, key)
+        if footer is None:
+            raise RuntimeError(f"{shard_name(index)} was made, but does not lie in {out}: is it shared by all nodes?")
+        rejected += footer["rejected"]
+        if footer["rows"]:  # a shard of nothing but rejects stays for the next rerun, and out of every reader's way
+            shards.append(Shard(shard_name(index), footer["rows"], footer["digest"]))
+    if not shards:
+        raise UserError(
+            f"not one image of {listing.source} could be used: {len(rejected)} rejected "
+            f'(the first, {rejected[0]["file"]}: "{rejected[0]["reason"]}")'
+        )
+    return write_dataset_files(
+        out,
+        hospital=listing.hospital,
+        size=settings["size"],
+        source=str(listing.source),
+        settings=settings | {"counts": listing.counts},
+        shards=shards,
+        rejected=rejected_table(rejected),
+    )

@@ -63,7 +63,7 @@ def decode(data: bytes) -> RawImage:
     except Image.DecompressionBombError as error:
         raise DecodeError("too large") from error
     except Exception as error:  # decoders answer damage with exceptions of every kind; one file must not end a run
-        raise DecodeError("truncated" if "truncated" in str(error) else "unreadable") from error
+        raise DecodeError("truncated" if "truncated" in str(error).lower() else "unreadable") from error
     if min(raw.pixels.shape) < SMALLEST_SIDE:
         raise DecodeError("too small")
     return raw
