@@ -3,12 +3,13 @@ from pathlib import Path
 import pytest
 from hospital_folders import nih_row, png, shared_data, write_csv, write_nih
 
+from scarce.data.listing import Listing
 from scarce.data.nih import scan
 from scarce.errors import UserError
 
 
-def rejected(listing: object) -> list[tuple[str, str]]:
-    return [(row["image_id"], row["reason"]) for row in listing.rejected.to_pylist()]  # type: ignore[attr-defined]
+def rejected(listing: Listing) -> list[tuple[str, str]]:
+    return [(row["image_id"], row["reason"]) for row in listing.rejected.to_pylist()]
 
 
 def test_the_real_sample() -> None:
