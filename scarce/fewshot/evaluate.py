@@ -26,11 +26,7 @@ def score_task(task: Task, features: np.ndarray, probe: ProbeConfig, device: tor
         raise FloatingPointError("the backbone's features are not finite: its pretraining diverged")
     x = torch.from_numpy(normalise(features, task.reference, probe.normalise)).to(device)
     held_out = [x[torch.from_numpy(rows)] for rows in task.evaluated]
-    values = [
-        np.empty((len(shots), len(task.seeds), len(rows)))
-        for shots, rows in zip(task.shots, task.evaluated, strict=True)
-    ]
-    place = {name: index for index, name in enumerate(task.findings)}
+    scores = task.empty_scores()
     for shots in sorted({episode.shots for episode in task.episodes}):
         same_size = [episode for episode in task.episodes if episode.shots == shots]
         positive = torch.arange(2 * shots, device=x.device) < shots
@@ -40,10 +36,9 @@ def score_task(task: Task, features: np.ndarray, probe: ProbeConfig, device: tor
             rows = torch.from_numpy(np.stack([np.concatenate([e.positives, e.negatives]) for e in batch]))
             weights, intercepts = fit_logistic(x[rows], positive.expand(len(batch), -1), probe.C)
             for episode, weight, intercept in zip(batch, weights, intercepts, strict=True):
-                finding = place[episode.finding]
-                cell = task.shots[finding].index(shots), task.seeds.index(episode.seed)
-                values[finding][cell] = (held_out[finding] @ weight + intercept).cpu().numpy()
-    return Scores(tuple(values))
+                finding, cell = task.place(episode)
+                scores.values[finding][cell] = (held_out[finding] @ weight + intercept).cpu().numpy()
+    return scores
 
 
 def auc_by_cell(task: Task, scores: Scores) -> list[np.ndarray]:

@@ -48,6 +48,17 @@ class Task:
     reference: np.ndarray
     skipped: tuple[tuple[str, int], ...]
 
+    def place(self, episode: Episode) -> tuple[int, tuple[int, int]]:
+        """Where the episode's scores lie in `Scores`: index of its finding, and (shots, seed) in that array."""
+        finding = self.findings.index(episode.finding)
+        return finding, (self.shots[finding].index(episode.shots), self.seeds.index(episode.seed))
+
+    def empty_scores(self) -> "Scores":
+        """Scores to be filled in."""
+        cells = [(len(shots), len(self.seeds)) for shots in self.shots]
+        pairs = zip(cells, self.evaluated, strict=True)
+        return Scores(tuple(np.full((*cell, len(rows)), np.nan) for cell, rows in pairs))
+
     def truth(self, finding: int) -> np.ndarray:
         """Which of the images evaluated for the finding of this index show it: bool [len(evaluated[finding])]."""
         return self.labels[self.evaluated[finding], finding]

@@ -20,10 +20,9 @@ def test_scores_are_those_of_one_probe_an_episode(rng):
     scores = score_task(task, features, ProbeConfig(C=3.0))
     x = normalise(features, task.reference, "l2")
     for episode in task.episodes:
-        finding = task.findings.index(episode.finding)
+        finding, cell = task.place(episode)
         rows = np.concatenate([episode.positives, episode.negatives])
         peer = LogisticRegression(C=3.0, tol=1e-8, solver="newton-cholesky").fit(x[rows], task.labels[rows, finding])
-        cell = task.shots[finding].index(episode.shots), task.seeds.index(episode.seed)
         expected = peer.decision_function(x[task.evaluated[finding]])
         np.testing.assert_allclose(scores.values[finding][cell], expected, atol=1e-6)
         assert auc_by_cell(task, scores)[finding][cell] == pytest.approx(roc_auc_score(task.truth(finding), expected))

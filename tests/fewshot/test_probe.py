@@ -23,7 +23,7 @@ def check_against_scikit_learn(rng, x, positive, C):
     held_out = rng.normal(size=(200, x.shape[2]))
     truth = rng.random(200) < 0.4
     for episode in range(len(x)):
-        peer = LogisticRegression(C=C, tol=1e-8, max_iter=100_000, solver="newton-cholesky").fit(x[episode], positive)
+        peer = LogisticRegression(C=C, tol=1e-12, max_iter=100_000, solver="newton-cholesky").fit(x[episode], positive)
         np.testing.assert_allclose(weights[episode], peer.coef_[0], rtol=1e-5, atol=1e-6)
         assert intercepts[episode].item() == pytest.approx(peer.intercept_[0], rel=1e-5, abs=1e-6)
         scores = held_out @ weights[episode].numpy() + intercepts[episode].item()
