@@ -42,7 +42,7 @@ def default_settings(config: PretrainConfig, images: int) -> Settings:
 
 def search_space(config: PretrainConfig) -> dict[str, Dimension]:
     """Every dimension that the views, the method and the probe declare, by key."""
-    spaces: dict[str, Mapping[str, Dimension]] = {
+    spaces: dict[str, dict[str, Dimension]] = {
         "views": views.SEARCH_SPACE,
         "method": find_method(config.method).SEARCH_SPACE,
         "probe": probe.SEARCH_SPACE,

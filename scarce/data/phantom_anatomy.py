@@ -1,8 +1,8 @@
 """Phantom chests: the anatomy of a frontal film as sums of X-ray attenuation, for a batch of images at once.
 
 Coordinates: `u` runs from -1 at the image's left edge (the patient's right) to 1, `v` from 0 above the shoulders to 1
-in the upper abdomen. Every parameter is an array [B, 1, 1], every picture float32 [B, S, S]; nothing depends on the rest
-of the batch.
+in the upper abdomen. Every parameter is an array [B, 1, 1], every picture float32 [B, S, S]; nothing depends on the
+rest of the batch.
 """
 
 from dataclasses import dataclass

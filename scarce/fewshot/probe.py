@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scarce.errors import UserError
-from scarce.space import Choice, Float
+from scarce.space import Choice, Dimension, Float
 
 Normalisation = Literal["l2", "standardise"]
 
@@ -21,7 +21,7 @@ MAX_NEWTON_STEPS = 100
 MAX_HALVINGS = 40
 TOLERANCE = 1e-8  # largest relative change in the last step; what is left after it is about the square
 
-SEARCH_SPACE = {"C": Float(1e-3, 1e2, log=True), "normalise": Choice(("l2", "standardise"))}
+SEARCH_SPACE: dict[str, Dimension] = {"C": Float(1e-3, 1e2, log=True), "normalise": Choice(("l2", "standardise"))}
 
 
 @dataclass(frozen=True)
