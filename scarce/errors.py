@@ -1,5 +1,6 @@
 """The one exception that stands for a mistake a user can mend."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -15,6 +16,8 @@ def run_or_exit(command: Callable[[], None]) -> None:
     except UserError as error:
         print(f"scarce: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("scarce: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -3,15 +3,18 @@
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from scarce.backbones import create_backbone, export_backbone
 from scarce.checkpoint import BEST_NAME, load_checkpoint
+from scarce.data.store import Dataset
 from scarce.fewshot.baselines import evaluate_baselines
 from scarce.fewshot.compare import compare
 from scarce.fewshot.evaluate import score_task
 from scarce.fewshot.features import extract_features
+from scarce.fewshot.original import evaluate_original
 from scarce.fewshot.task import Task
 from scarce.pretrain import build_method
 from scarce.provenance import describe_environment
@@ -28,11 +31,13 @@ def load_trained_backbone(context: TrialContext, settings: Settings) -> nn.Modul
     return method.backbone.eval()
 
 
-def evaluate_chosen(context: TrialContext, chosen: TrialRecord, val_task: Task, test_task: Task) -> dict[str, Any]:
+def evaluate_chosen(
+    context: TrialContext, chosen: TrialRecord, target: Dataset, val_task: Task, test_task: Task
+) -> dict[str, Any]:
     """Score the chosen trial and every baseline on test, export the chosen backbone to `best/`.
 
     Returns:
-        The statistics of `compare`: `chosen` and `baselines`, for summary.json.
+        The statistics of `compare`: `chosen`, `baselines` and `protocol`; `original` where it was asked for.
     """
     settings = context.settings(chosen.sampled)
     pretrain = settings.recipe.pretrain
@@ -40,12 +45,16 @@ def evaluate_chosen(context: TrialContext, chosen: TrialRecord, val_task: Task, 
     trained = load_trained_backbone(context, settings).to(device)
     untrained = create_backbone(pretrain.backbone, pretrain.seed).to(device)
 
-    features = extract_features(trained, test_task.images, pretrain.image_size, device)
+    def features_of(images: np.ndarray) -> np.ndarray:
+        return extract_features(trained, images, pretrain.image_size, device)
+
     scores = {
-        "chosen": score_task(test_task, features, settings.probe),
+        "chosen": score_task(test_task, features_of(test_task.images), settings.probe),
         **evaluate_baselines(val_task, test_task, untrained, pretrain.image_size, device),
     }
     result = compare(test_task, scores, context.config.protocol)
+    if context.config.protocol.protocol == "original":
+        result["original"] = evaluate_original(target, features_of, context.config.protocol.findings)
     card = {
         "settings": asdict(settings),
         "trial": chosen.identity,

@@ -19,7 +19,7 @@ DRIVER_CPUS = 0.01  # what a trial's own process asks for when its workers are e
 class Plan:
     """How trials are placed."""
 
-    cpus: float  # a training worker
+    cpus: float  # a training worker; of several, each gives up a little so that the driver fits beside them
     gpus: float  # a training worker
     workers: int  # a trial
     concurrent: int  # trials at a time
@@ -69,7 +69,8 @@ def plan_resources(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -
             f"{search.concurrent * search.workers_per_trial} worker(s): the nodes have {largest}, room for {room}. "
             f"Use --concurrent {at_once} or less"
         )
-    return Plan(search.cpus_per_trial, gpus, search.workers_per_trial, min(search.concurrent or at_once, search.trials))
+    cpus = search.cpus_per_trial - (DRIVER_CPUS if search.workers_per_trial > 1 else 0)
+    return Plan(cpus, gpus, search.workers_per_trial, min(search.concurrent or at_once, search.trials))
 
 
 def check_disk(folder: Path, recipe: Recipe, trials: int) -> str:

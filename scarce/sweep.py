@@ -73,7 +73,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         leak_check = hospitals.check_leak(config, held_out, feed)
         print(f"{feed.images} images to pretrain on, {plan.concurrent} trial(s) at a time")
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
-        context = TrialContext(config, base, digests, folder, plan.gpus)
+        context = TrialContext(config, base, digests, folder, plan.cpus, plan.gpus)
         started = time.time()
         failed = search(context, space, plan, feed, val_task)
         seconds = time.time() - started
@@ -86,7 +86,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     print(f"search ended after {seconds:.0f} s; evaluating trial {chosen.identity} on test", flush=True)
     test_task = make_task(hospitals.target, config, "test")
     summary = {
-        **evaluate_chosen(context, chosen, val_task, test_task),
+        **evaluate_chosen(context, chosen, hospitals.target, val_task, test_task),
         "search": {
             "trials": trials["status"].value_counts().to_dict(),
             "seconds": seconds,

@@ -33,7 +33,8 @@ class TrialContext:
     base: Settings  # the defaults, and what the user fixed
     data_digests: tuple[str, ...]
     folder: Path  # of the run, absolute
-    gpus: float  # share of a GPU that a training worker has
+    cpus: float  # of a training worker
+    gpus: float  # of a training worker; a share of one GPU, or several
 
     def settings(self, sampled: Mapping[str, Value]) -> Settings:
         """The settings of the trial that the sampler chose these values for."""
@@ -64,7 +65,7 @@ def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, t
         TorchTrainer(work, scaling_config=ScalingConfig(num_workers=0)).fit()
         return
 
-    resources = {"CPU": search.cpus_per_trial, **({"GPU": context.gpus} if context.gpus else {})}
+    resources = {"CPU": context.cpus, **({"GPU": context.gpus} if context.gpus else {})}
     trainer = TorchTrainer(
         lambda arguments: train_worker(**arguments, report=train.report),
         train_loop_config={"settings": settings, "context": context, "sampled": sampled, "feed": feed, "task": task},

@@ -39,6 +39,7 @@ def test_several_workers_leave_the_driver_almost_nothing():
     plan = plan_resources(SearchConfig(trials=8, workers_per_trial=2), LAPTOP)
     assert plan.concurrent == 1
     assert plan.trial_resources == {"cpu": resources.DRIVER_CPUS}
+    assert plan.concurrent * (plan.workers * plan.cpus + resources.DRIVER_CPUS) <= 2
 
 
 @pytest.mark.parametrize(
