@@ -20,17 +20,17 @@ class DataConfig:
 class PretrainConfig:
     """One pretraining run but for its method and views, which have settings of their own."""
 
-    method: str = "moco"
+    method: str = "simclr"
     """Self-supervised method: a name in scarce.methods.REGISTRY."""
     backbone: str = "resnet_small"
     """resnet_small (for CPUs), resnet18 or resnet50; all take one channel."""
     image_size: int = 64
     """Side of the views in pixels."""
-    epochs: int = 16
+    epochs: int = 12
     """Passes over the pretraining images."""
     batch_size: int = 128
     """Images a step, over all workers of a trial; each gives two views."""
-    report_epochs: float = 2.0
+    report_epochs: float = 3.0
     """Epochs between two reports; a report measures, saves a checkpoint and may see the trial pruned."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 autocast on CUDA and float32 on CPU."""
@@ -92,7 +92,7 @@ class SweepConfig:
 # The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.
 L4 = SweepConfig(
     pretrain=PretrainConfig(
-        backbone="resnet50", image_size=224, epochs=200, batch_size=384, report_epochs=10.0, precision="bfloat16"
+        method="moco", backbone="resnet50", image_size=224, epochs=200, batch_size=384, report_epochs=10.0, precision="bfloat16"
     ),
     search=SearchConfig(trials=40, cpus_per_trial=2.0, gpus_per_trial=0.25, reduction=3),
 )

@@ -24,16 +24,16 @@ INPUT_MEAN, INPUT_STD = 0.5, 0.25  # of intensities in [0, 1]; fixed, so that no
 class ViewConfig:
     """How strongly views differ from the image they come from. Zero turns an augmentation off."""
 
-    crop_min: float = 0.3  # smallest crop, share of the image's area, in (0, 1]
+    crop_min: float = 0.5  # smallest crop, share of the image's area, in (0, 1]
     crop_max: float = 1.0  # largest crop, share of the image's area, in (0, 1]
     aspect: float = 4 / 3  # a crop's width/height lies in [1/aspect, aspect], log-uniform
     rotation: float = 10.0  # degrees; angles are uniform in [-rotation, rotation]
     flip: float = 0.0  # probability of mirroring left-right; a mirrored chest has its heart on the wrong side
-    brightness: float = 0.4  # factor uniform in [1 - brightness, 1 + brightness]
-    contrast: float = 0.4  # factor around the view's mean, uniform in [1 - contrast, 1 + contrast]
-    gamma: float = 0.2  # exponent log-uniform in [exp(-gamma), exp(gamma)]
+    brightness: float = 0.2  # factor uniform in [1 - brightness, 1 + brightness]
+    contrast: float = 0.2  # factor around the view's mean, uniform in [1 - contrast, 1 + contrast]
+    gamma: float = 0.1  # exponent log-uniform in [exp(-gamma), exp(gamma)]
     intensity_p: float = 0.8  # probability of brightness, contrast and gamma
-    blur: float = 0.3  # probability of a Gaussian blur
+    blur: float = 0.1  # probability of a Gaussian blur
     blur_sigma: float = 2.0  # largest sigma, in pixels of a 224-pixel view (scaled with the view)
     noise: float = 0.03  # largest standard deviation of Gaussian noise, in intensities of [0, 1]
     cutout: float = 0.0  # probability of filling a rectangle with the view's mean

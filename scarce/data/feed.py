@@ -61,7 +61,8 @@ def load_feed(dataset: Dataset, *, without_patients: Iterable[str] = (), largest
     context.execution_options.preserve_order = True  # an image's number must mean the same image in every run
     context.enable_progress_bars = False
     with ray.data.DataContext.current(context):
-        read = ray.data.read_parquet([str(path) for path in dataset.shard_paths], columns=["patient_id", "pixels"])
+        read = ray.data.read_parquet([str(path) for path in dataset.shard_paths])
+        read = read.select_columns(["patient_id", "pixels"])
         blocks = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None).to_arrow_refs()
     images = sum(ray.get([_count_rows.remote(block) for block in blocks]))
     if images == 0:

@@ -18,14 +18,14 @@ class SimCLRConfig(MethodConfig):
     """SimCLR's settings."""
 
     dim: int = 128  # length of a projection
-    temperature: float = 0.2
+    temperature: float = 0.1
 
 
 class SimCLR(Method):
     """One encoder; every other view in the joined batch is a negative."""
 
     Config = SimCLRConfig
-    OPTIMISER = OptimiserConfig("adamw", lr=1e-3, reference_batch=128, weight_decay=1e-4)
+    OPTIMISER = OptimiserConfig("adamw", lr=4e-3, reference_batch=128, weight_decay=1e-4)
     SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"temperature": Float(0.05, 1.0, log=True)}
 
     def __init__(self, backbone: nn.Module, feature_dim: int, config: SimCLRConfig) -> None:
