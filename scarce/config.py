@@ -26,11 +26,11 @@ class PretrainConfig:
     """resnet_small (for CPUs), resnet18 or resnet50; all take one channel."""
     image_size: int = 64
     """Side of the views in pixels."""
-    epochs: int = 12
+    epochs: int = 6
     """Passes over the pretraining images."""
     batch_size: int = 128
     """Images a step, over all workers of a trial; each gives two views."""
-    report_epochs: float = 3.0
+    report_epochs: float = 1.5
     """Epochs between two reports; a report measures, saves a checkpoint and may see the trial pruned."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of the forward pass; auto is bfloat16 autocast on CUDA and float32 on CPU."""
