@@ -1,7 +1,6 @@
 """Draws docs/phantom.png: healthy films of both phantom hospitals, and each finding with a box where it truly is."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import matplotlib

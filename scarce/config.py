@@ -92,7 +92,13 @@ class SweepConfig:
 # The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.
 L4 = SweepConfig(
     pretrain=PretrainConfig(
-        method="moco", backbone="resnet50", image_size=224, epochs=200, batch_size=384, report_epochs=10.0, precision="bfloat16"
+        method="moco",
+        backbone="resnet50",
+        image_size=224,
+        epochs=200,
+        batch_size=384,
+        report_epochs=10.0,
+        precision="bfloat16",
     ),
     search=SearchConfig(trials=40, cpus_per_trial=2.0, gpus_per_trial=0.25, reduction=3),
 )
