@@ -49,6 +49,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C; the same command with `--resume` goes on from there.
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # trials write their own TensorBoard files, while they run
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a banner even where verbose=0
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # seconds between Tune's snapshots; by default 10 are lost to kill -9
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # also paces the reports of worker groups
     folder = (Path(config.run.out) / config.run.name).absolute()
@@ -89,6 +90,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         **evaluate_chosen(context, chosen, hospitals.target, val_task, test_task),
         "search": {
             "trials": trials["status"].value_counts().to_dict(),
+            "failed": failed,
             "seconds": seconds,
             "chosen_trial": chosen.identity,
             "chosen_settings": chosen.sampled,

@@ -97,13 +97,10 @@ def test_the_exported_backbone_is_the_chosen_trials(finished: Path):
         assert torch.equal(value, best["method"][f"backbone.{key}"])
 
 
-def test_a_seed_repeats_a_sweep(folder: Path, finished: Path):
-    again = run(small_sweep(folder, "again", concurrent=1))
-    # One trial at a time sees other finished trials than two, so only the first must be the same; all in another test.
-    first = set(results_of(again)["trial"]) & set(results_of(finished)["trial"])
-    assert first
-    once_more = run(small_sweep(folder, "once more", concurrent=1))
-    pd.testing.assert_frame_equal(results_of(again), results_of(once_more))
+def test_a_seed_repeats_a_sweep_one_trial_at_a_time(folder: Path, finished: Path):
+    first, again = (results_of(run(small_sweep(folder, name, concurrent=1, trials=2))) for name in ("first", "again"))
+    pd.testing.assert_frame_equal(first, again)
+    assert set(first["trial"]) & set(results_of(finished)["trial"])  # the defaults are tried whatever the concurrency
 
 
 def test_two_workers_train_a_trial_together(folder: Path):
@@ -148,7 +145,7 @@ def test_feed_reduces_images_and_shares_them_without_a_copy(folder: Path):
     assert not any(block.flags.writeable or block.flags.owndata for block in pixels.blocks)
 
 
-def test_a_failed_trial_is_named_and_the_others_go_on(folder: Path, monkeypatch):
+def test_a_sweep_whose_every_trial_fails_says_where_to_look(folder: Path):
     config = small_sweep(folder, "diverged", trials=2, fix=("optimiser.lr=1e30",))
     with pytest.raises(UserError, match="no trial made a report"):
         run(config)

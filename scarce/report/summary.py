@@ -9,12 +9,13 @@ import pandas as pd
 def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
     """The summary of a run as Markdown: the answer, the baselines, the cells, the trials."""
     chosen, search = summary["chosen"], summary["search"]
+    interval = f"{_confidence(summary)} interval"
     sections = [
         "# Result",
         verdict(summary),
         "## On test, against the baselines",
         _table(
-            ["model", "AUC", "95% interval", "chosen minus it", "95% interval", "p (Holm)"],
+            ["model", "AUC", interval, "chosen minus it", interval, "p (Holm)"],
             [
                 ["**chosen**", _auc(chosen), _interval(chosen), "", "", ""],
                 *map(_baseline_row, summary["baselines"].items()),
@@ -26,6 +27,7 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
         f"{_counts(search['trials'])} in {search['seconds'] / 60:.1f} minutes. Chosen on validation: trial "
         f"{search['chosen_trial']}, AUC {search['val_auc']:.3f} ± {search['val_auc_se']:.3f} (s.e. over seeds).",
         _trials_table(trials),
+        *(f"Trial {identity} failed: {reason}" for identity, reason in search["failed"].items()),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -44,9 +46,13 @@ def verdict(summary: Mapping[str, Any]) -> str:
         if names
     ]
     return (
-        f"The chosen model has a mean test AUC of {chosen['auc']:.3f} (95% interval {_interval(chosen)}), "
-        f"{against_chance}. With 95% intervals of paired differences, {'; '.join(parts)}."
+        f"The chosen model has a mean test AUC of {chosen['auc']:.3f} ({_confidence(summary)} interval {_interval(chosen)}), "
+        f"{against_chance}. By {_confidence(summary)} intervals of paired differences, {'; '.join(parts)}."
     )
+
+
+def _confidence(summary: Mapping[str, Any]) -> str:
+    return f"{100 * summary['confidence']:g}%"
 
 
 def _baseline_row(item: tuple[str, Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,60 @@
+import pandas as pd
+
+from scarce.report.summary import summary_markdown, verdict
+
+
+def model(auc: float, low: float, high: float) -> dict:
+    cell = {"finding": "hernia", "shots": 5, "auc": auc, "ci_low": low, "ci_high": high, "test_positives": 7}
+    return {"auc": auc, "ci_low": low, "ci_high": high, "p_chance": 0.2, "cells": [cell]}
+
+
+def baseline(auc: float, low: float, high: float, difference: tuple[float, float, float]) -> dict:
+    names = dict(zip(("auc", "ci_low", "ci_high"), difference, strict=True))
+    return {**model(auc, low, high), "available": True, "difference": {**names, "p": 0.01, "p_holm": 0.04}}
+
+
+def summary(low: float = 0.55) -> dict:
+    return {
+        "chosen": model(0.6, low, 0.7),
+        "confidence": 0.9,
+        "baselines": {
+            "random_weights": baseline(0.5, 0.4, 0.6, (0.1, 0.02, 0.2)),
+            "pixels_16": baseline(0.7, 0.6, 0.8, (-0.1, -0.2, -0.02)),
+            "random_forest": baseline(0.6, 0.5, 0.7, (0.0, -0.1, 0.1)),
+            "imagenet": {"available": False, "reason": "no file was given"},
+        },
+        "search": {
+            "trials": {"done": 2, "pruned": 1},
+            "failed": {"abc": "FloatingPointError: the loss is nan"},
+            "seconds": 90.0,
+            "chosen_trial": "fed",
+            "val_auc": 0.61,
+            "val_auc_se": 0.01,
+        },
+    }
+
+
+TRIALS = pd.DataFrame([{"trial": "fed", "status": "done", "epoch": 4.0, "val_auc": 0.61, "val_auc_se": 0.01}])
+
+
+def test_verdict_says_what_was_beaten_what_not_and_what_won():
+    text = verdict(summary())
+    assert "beats random_weights" in text
+    assert "not distinguishable from random_forest" in text
+    assert "loses to pixels_16" in text
+    assert "above chance" in text
+    assert "90% interval 0.550 to 0.700" in text
+
+
+def test_a_result_that_reaches_chance_says_so():
+    assert "not distinguishable from chance" in verdict(summary(low=0.49))
+
+
+def test_every_number_has_its_interval_and_nothing_is_left_out():
+    text = summary_markdown(summary(), TRIALS)
+    for line in text.splitlines():
+        if line.startswith(("| random", "| pixels", "| **chosen")):
+            assert " to " in line
+    for words in ("not available", "no file was given", "3 trials (2 done, 1 pruned)", "1.5 minutes", "loss is nan"):
+        assert words in text
+    assert "| hernia  | 7 " in text
