@@ -46,8 +46,9 @@ def verdict(summary: Mapping[str, Any]) -> str:
         if names
     ]
     return (
-        f"The chosen model has a mean test AUC of {chosen['auc']:.3f} ({_confidence(summary)} interval {_interval(chosen)}), "
-        f"{against_chance}. By {_confidence(summary)} intervals of paired differences, {'; '.join(parts)}."
+        f"The chosen model has a mean test AUC of {chosen['auc']:.3f} ({_confidence(summary)} interval "
+        f"{_interval(chosen)}), {against_chance}. By {_confidence(summary)} intervals of paired differences, "
+        f"{'; '.join(parts)}."
     )
 
 
