@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler
 
 from scarce.cluster import local_cluster
 from scarce.config import SweepConfig
@@ -23,6 +22,7 @@ from scarce.fewshot.task import Task, build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
 from scarce.provenance import describe_environment
+from scarce.pruner import Pruner
 from scarce.report.console import TrialLines
 from scarce.report.summary import summary_markdown
 from scarce.resources import Plan, check_disk, plan_resources
@@ -42,7 +42,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     """Search `space`, evaluate the best trial on test beside the baselines, and write everything to the run's folder.
 
     Returns:
-        The run's folder: config.json, trials.parquet, summary.json, summary.md, best/, tensorboard/, trials/, tune/.
+        The run's folder: config.json, trials.parquet, summary.json, summary.md, best/, tensorboard/,
+        trials/, rungs.json and tune/ (what a resume needs).
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -128,12 +129,7 @@ def search(context: TrialContext, space: dict[str, Dimension], plan: Plan, feed:
             epochs=config.pretrain.epochs,
             folder=context.folder,
         )
-        pruner = ASHAScheduler(
-            time_attr="epoch",
-            max_t=config.pretrain.epochs,
-            grace_period=max(1, config.pretrain.epochs // config.search.reduction**2),
-            reduction_factor=config.search.reduction,
-        )
+        pruner = Pruner(context.folder, config.pretrain.epochs, config.search.reduction, METRIC)
         tuner = tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(

@@ -44,7 +44,17 @@ def finished(folder: Path) -> Path:
 
 def test_the_run_folder_holds_what_the_readme_names(finished: Path):
     assert {path.name for path in finished.iterdir()} == {
-        *("config.json", "trials.parquet", "summary.json", "summary.md", "best", "tensorboard", "trials", "tune"),
+        *(
+            "config.json",
+            "trials.parquet",
+            "summary.json",
+            "summary.md",
+            "best",
+            "tensorboard",
+            "trials",
+            "tune",
+            "rungs.json",
+        ),
     }
     config = json.loads((finished / "config.json").read_text())
     assert config["config"]["pretrain"]["seed"] == 0
