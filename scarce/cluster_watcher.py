@@ -34,12 +34,38 @@ def remove_tree(directory: Path, patience_s: float = 30.0) -> None:
         time.sleep(0.05)
 
 
+def starting_workers(directory: Path) -> list[int]:
+    """Workers of the cluster in `directory` that have not got as far as giving themselves another title."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:  # it has ended since
+            continue
+        if b"/ray/_private/workers/" in command and os.fsencode(directory) in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def end(pid: int) -> None:
+    """Kill a process unless it has ended by itself."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
 def watch(directory: Path) -> None:
-    """Wait for the driver's end, then end what is left of the processes it named and remove the directory."""
+    """Wait for the driver's end, then end what is left of its cluster and remove the directory."""
     for line in sys.stdin.read().splitlines():
         pid, started = line.split()
         if start_time(int(pid)) == started:
-            os.kill(int(pid), signal.SIGKILL)
+            end(int(pid))
+    # A worker that was starting when the driver was killed is in no list, and would make the directory anew.
+    while starting := starting_workers(directory):
+        for pid in starting:
+            end(pid)
+        time.sleep(0.05)
     remove_tree(directory)
 
 
