@@ -51,6 +51,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # trials write their own TensorBoard files, while they run
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a banner even where verbose=0
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would return as if the search had ended
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # seconds between Tune's snapshots; by default 10 are lost to kill -9
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # also paces the reports of worker groups
     folder = (Path(config.run.out) / config.run.name).absolute()
@@ -151,13 +152,10 @@ def search(context: TrialContext, space: dict[str, Dimension], plan: Plan, feed:
             ),
         )
     results = tuner.fit()
-    trials = results._experiment_analysis.trials  # the public ResultGrid does not say which trials were cut short
-    if not all(trial.is_finished() for trial in trials):
-        raise KeyboardInterrupt
     return {
-        context.trial_folder(context.settings(trial.config)).name: str(trial.get_error()).strip().rpartition("\n")[2]
-        for trial in trials
-        if trial.status == "ERROR"
+        context.trial_folder(context.settings(result.config or {})).name: str(result.error).strip().rpartition("\n")[2]
+        for result in map(results.__getitem__, range(len(results)))
+        if result.error
     }
 
 

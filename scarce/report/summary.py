@@ -18,9 +18,10 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
             ["model", "AUC", interval, "chosen minus it", interval, "p (Holm)"],
             [
                 ["**chosen**", _auc(chosen), _interval(chosen), "", "", ""],
-                *map(_baseline_row, summary["baselines"].items()),
+                *(_baseline_row(name, row) for name, row in summary["baselines"].items() if row["available"]),
             ],
         ),
+        *(f"No {name}: {row['reason']}." for name, row in summary["baselines"].items() if not row["available"]),
         "## By finding and shots",
         _cells_table(chosen["cells"]),
         "## Search",
@@ -33,12 +34,21 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Two sentences: how good the chosen model is, how sure that is, and which baselines it beats."""
+    """Two sentences: how good the chosen model is, how sure that is, and which baselines it beats.
+
+    A baseline is beaten (or not) where the interval of the paired difference excludes 0 and its p-value, corrected for
+    the number of baselines, says the same.
+    """
     chosen = summary["chosen"]
     against_chance = "above chance" if chosen["ci_low"] > 0.5 else "not distinguishable from chance"
     available = {name: row for name, row in summary["baselines"].items() if row["available"]}
-    beaten = [name for name, row in available.items() if row["difference"]["ci_low"] > 0]
-    lost = [name for name, row in available.items() if row["difference"]["ci_high"] < 0]
+    differences = {
+        name: row["difference"]
+        for name, row in available.items()
+        if row["difference"]["p_holm"] < 1 - summary["confidence"]
+    }
+    beaten = [name for name, difference in differences.items() if difference["ci_low"] > 0]
+    lost = [name for name, difference in differences.items() if difference["ci_high"] < 0]
     open_ = [name for name in available if name not in beaten and name not in lost]
     parts = [
         f"it {verb} {', '.join(names)}"
@@ -47,8 +57,8 @@ def verdict(summary: Mapping[str, Any]) -> str:
     ]
     return (
         f"The chosen model has a mean test AUC of {chosen['auc']:.3f} ({_confidence(summary)} interval "
-        f"{_interval(chosen)}), {against_chance}. By {_confidence(summary)} intervals of paired differences, "
-        f"{'; '.join(parts)}."
+        f"{_interval(chosen)}), {against_chance}. By {_confidence(summary)} intervals of paired differences and "
+        f"Holm-corrected p-values, {'; '.join(parts)}."
     )
 
 
@@ -56,10 +66,7 @@ def _confidence(summary: Mapping[str, Any]) -> str:
     return f"{100 * summary['confidence']:g}%"
 
 
-def _baseline_row(item: tuple[str, Mapping[str, Any]]) -> list[str]:
-    name, row = item
-    if not row["available"]:
-        return [name, "not available", row["reason"], "", "", ""]
+def _baseline_row(name: str, row: Mapping[str, Any]) -> list[str]:
     difference = row["difference"]
     return [
         name,
@@ -81,7 +88,7 @@ def _cells_table(cells: list[Mapping[str, Any]]) -> str:
         positives = str(next(iter(row.values()))["test_positives"])
         aucs = [f"{_auc(row[k])} ({_interval(row[k])})" if k in row else "too few" for k in shots]
         rows.append([finding, positives, *aucs])
-    return _table(["finding", "test positives", *(f"{k} shots" for k in shots)], rows)
+    return _table(["finding", "test positives", *(f"{k} shot{'s' if k > 1 else ''}" for k in shots)], rows)
 
 
 def _trials_table(trials: pd.DataFrame) -> str:

@@ -46,6 +46,14 @@ def test_verdict_says_what_was_beaten_what_not_and_what_won():
     assert "90% interval 0.550 to 0.700" in text
 
 
+def test_an_interval_alone_does_not_beat_one_of_many_baselines():
+    results = summary()
+    results["baselines"]["random_weights"]["difference"]["p_holm"] = 0.12
+    text = verdict(results)
+    assert "beats" not in text
+    assert "not distinguishable from random_weights, random_forest" in text
+
+
 def test_a_result_that_reaches_chance_says_so():
     assert "not distinguishable from chance" in verdict(summary(low=0.49))
 
@@ -55,6 +63,6 @@ def test_every_number_has_its_interval_and_nothing_is_left_out():
     for line in text.splitlines():
         if line.startswith(("| random", "| pixels", "| **chosen")):
             assert " to " in line
-    for words in ("not available", "no file was given", "3 trials (2 done, 1 pruned)", "1.5 minutes", "loss is nan"):
+    for words in ("No imagenet: no file was given", "3 trials (2 done, 1 pruned)", "1.5 minutes", "loss is nan"):
         assert words in text
     assert "| hernia  | 7 " in text
