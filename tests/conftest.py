@@ -3,8 +3,15 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from scarce.cluster import local_cluster
+
+# The same examples every time, so that a change is judged by what it changed; `--hypothesis-profile=search` looks for
+# new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("search", derandomize=False, max_examples=500)
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

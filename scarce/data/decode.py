@@ -63,10 +63,15 @@ def decode(data: bytes) -> RawImage:
     except Image.DecompressionBombError as error:
         raise DecodeError("too large") from error
     except Exception as error:  # decoders answer damage with exceptions of every kind; one file must not end a run
-        raise DecodeError("truncated" if "truncated" in str(error).lower() else "unreadable") from error
+        raise DecodeError("truncated" if _is_cut(data, error) else "unreadable") from error
     if min(raw.pixels.shape) < SMALLEST_SIDE:
         raise DecodeError("too small")
     return raw
+
+
+def _is_cut(data: bytes, error: Exception) -> bool:
+    """Whether a file that could not be decoded lacks its end: the decoder says so, or a JPEG has no end mark."""
+    return "truncated" in str(error).lower() or (data.startswith(b"\xff\xd8\xff") and b"\xff\xd9" not in data[-64:])
 
 
 def _decode_picture(data: bytes) -> RawImage:
