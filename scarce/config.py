@@ -1,6 +1,7 @@
 """The settings of a run, in plain dataclasses that the command line is made from without importing torch or Ray."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from scarce.fewshot.protocol import ProtocolConfig
@@ -68,8 +69,8 @@ class SearchConfig:
 class RunConfig:
     """Where a run lives."""
 
-    name: str = "ssl_aug"
-    """The run's folder under --out."""
+    name: str = ""
+    """The run's folder under --out; empty: ssl_aug-<pretraining hospital>-<target hospital>."""
     out: str = "runs"
     """Folder of all runs."""
     resume: bool = False
@@ -87,6 +88,12 @@ class SweepConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     run: RunConfig = field(default_factory=RunConfig)
+
+
+def run_folder(config: SweepConfig, experiment: str) -> Path:
+    """The absolute path of the run's folder."""
+    hospitals = [Path(path).name for path in (config.data.pretrain, config.data.target)]
+    return (Path(config.run.out) / (config.run.name or "-".join([experiment, *hospitals]))).absolute()
 
 
 # The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.

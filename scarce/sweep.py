@@ -12,7 +12,7 @@ import ray
 from ray import tune
 
 from scarce.cluster import local_cluster
-from scarce.config import SweepConfig
+from scarce.config import SweepConfig, run_folder
 from scarce.data.feed import Feed, load_feed, reduce_images
 from scarce.data.hospitals import open_hospital
 from scarce.data.splits import assert_no_leak, held_out_patients, patients_of
@@ -54,7 +54,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would return as if the search had ended
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # seconds between Tune's snapshots; by default 10 are lost to kill -9
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # also paces the reports of worker groups
-    folder = (Path(config.run.out) / config.run.name).absolute()
+    folder = run_folder(config, "ssl_aug")
     hospitals = Hospitals(open_hospital(config.data.pretrain), open_hospital(config.data.target))
     held_out = hospitals.patients_to_leave_out(config)
     base = default_settings(config.pretrain, hospitals.count_images(held_out))
