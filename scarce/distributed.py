@@ -58,6 +58,11 @@ def gather(x: Tensor) -> Tensor:
     return x if world_size() == 1 else _Gather.apply(x)
 
 
+def sum_over_workers(x: Tensor) -> Tensor:
+    """The sum of all workers' `x`, on every worker, with gradients."""
+    return x if world_size() == 1 else _Sum.apply(x)
+
+
 def broadcast_from_first(x: Tensor) -> Tensor:
     """The first worker's `x`, on every worker."""
     if world_size() > 1:
@@ -88,9 +93,9 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
 def _normalise_globally(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, dims: tuple[int, ...]) -> Tensor:
     shape = [1, -1, *([1] * (x.dim() - 2))]
     count = x.numel() / x.shape[1] * world_size()
-    mean = _Sum.apply(x.sum(dims)) / count
+    mean = sum_over_workers(x.sum(dims)) / count
     centred = x - mean.view(shape)
-    variance = _Sum.apply(centred.square().sum(dims)) / count
+    variance = sum_over_workers(centred.square().sum(dims)) / count
     if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
         with torch.no_grad():
             norm.num_batches_tracked += 1
@@ -104,12 +109,15 @@ def _normalise_globally(norm: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, dims: 
 
 
 def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm in `module` by one over the joined batch; same parameters, same state-dict keys."""
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for part in module.modules():
-        if type(part) is nn.BatchNorm2d:
-            part.__class__ = GlobalBatchNorm2d
-        elif type(part) is nn.BatchNorm1d:
-            part.__class__ = GlobalBatchNorm1d
+    """Replace every batch norm in `module` by one over the joined batch; same parameters, same state-dict keys.
+
+    Subclasses of batch norm are left alone: they see to it themselves.
+    """
+    for name, child in module.named_children():
+        if type(child) not in (nn.BatchNorm1d, nn.BatchNorm2d):
+            join_batch_norms(child, device)
+        elif device.type == "cuda":
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+        else:
+            child.__class__ = GlobalBatchNorm2d if isinstance(child, nn.BatchNorm2d) else GlobalBatchNorm1d
     return module

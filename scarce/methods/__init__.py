@@ -3,13 +3,26 @@
 from scarce.errors import UserError
 from scarce.methods.barlow_twins import BarlowTwins
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.moco import MoCo
+from scarce.methods.byol import BYOL
+from scarce.methods.dino import DINO
+from scarce.methods.moco import MoCo, PlainMoCo
+from scarce.methods.moco_v3 import MoCoV3
 from scarce.methods.simclr import SimCLR
+from scarce.methods.simsiam import SimSiam
+from scarce.methods.spark import SparK
+from scarce.methods.vicreg import VICReg
 
 REGISTRY: dict[str, type[Method]] = {
-    "moco": MoCo,
     "simclr": SimCLR,
+    "moco": MoCo,
+    "moco_plain": PlainMoCo,
+    "moco_v3": MoCoV3,
     "barlow_twins": BarlowTwins,
+    "vicreg": VICReg,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "dino": DINO,
+    "spark": SparK,
 }
 
 

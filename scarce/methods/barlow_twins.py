@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from scarce.backbones import Backbone
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32, mlp
@@ -16,7 +17,7 @@ from scarce.space import Dimension, Float
 class BarlowTwinsConfig(MethodConfig):
     """Barlow Twins' settings."""
 
-    projector: int = 2048  # width of the three projector layers
+    projector: int = 2048  # width of the three projector layers; paper: 8192
     redundancy_weight: float = 0.005  # lambda of equation 1
 
 
@@ -27,18 +28,22 @@ class BarlowTwins(Method):
     OPTIMISER = OptimiserConfig("adamw", lr=2.4e-3, reference_batch=512, weight_decay=1e-4)
     SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"redundancy_weight": Float(5e-4, 5e-2, log=True)}
 
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: BarlowTwinsConfig) -> None:
+    def __init__(self, backbone: Backbone, config: BarlowTwinsConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
         width = config.projector
-        self.projector = mlp(feature_dim, width, width, width, batch_norm=True)
+        self.projector = mlp(backbone.feature_dim, width, width, width, batch_norm=True)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Loss of two views, float32 [B, 1, S, S] each."""
-        one = at_least_float32(self.projector(self.backbone(first)))
-        other = at_least_float32(self.projector(self.backbone(second)))
+        one = at_least_float32(self.embed(first))
+        other = at_least_float32(self.embed(second))
         return barlow_loss(gather(one), gather(other), self.config.redundancy_weight)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The projection, [B, 1, S, S] to [B, projector]."""
+        return self.projector(self.backbone(x))
 
 
 def barlow_loss(first: Tensor, second: Tensor, redundancy_weight: float) -> Tensor:

@@ -1,11 +1,13 @@
-"""What every self-supervised method is: a backbone, a loss on two views, and what follows an optimiser step."""
+"""What every self-supervised method is: a backbone, a loss on views, and what surrounds an optimiser step."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from scarce.backbones import Backbone
 from scarce.space import Dimension
+from scarce.views import ViewConfig
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,52 @@ class MethodConfig:
 class Method(nn.Module):
     """A self-supervised method. Subclasses are listed in `scarce.methods.REGISTRY` by name.
 
+    A subclass is made from `(backbone, config)` and defines `forward(*views)`, the scalar loss of the views that
+    `views` asks for, each float32 [B, 1, S, S], row i of all of them showing the same image.
+
     Class attributes:
         Config: the frozen dataclass of its settings, defaults from its paper or the reference runs.
         OPTIMISER: the optimiser that goes with them.
         SEARCH_SPACE: which of the settings may be searched, and where.
+        UNUSED_VIEWS: the augmentations that its views never have, by field of `ViewConfig`.
         JOINS_BATCH_NORM: whether its definition takes batch-norm statistics over the batch of all workers.
+        CONSTANT_LR: name prefixes of parameters whose learning rate is neither warmed up nor decayed.
+        TARGET_STD: the standard deviation that its loss asks of every dimension of the embeddings, if it does.
+        CAN_COLLAPSE: whether its loss has trivial solutions, so that `scarce.collapse` may judge its embeddings.
+
+    Attributes:
+        backbone: what pretraining is for; evaluated and exported.
+        progress: share of the run's steps that are done, in [0, 1); the training loop sets it before every step.
     """
 
     Config: ClassVar[type[MethodConfig]]
     OPTIMISER: ClassVar[OptimiserConfig]
     SEARCH_SPACE: ClassVar[dict[str, Dimension]]
+    UNUSED_VIEWS: ClassVar[frozenset[str]] = frozenset()
     JOINS_BATCH_NORM: ClassVar[bool] = True
+    CONSTANT_LR: ClassVar[tuple[str, ...]] = ()
+    TARGET_STD: ClassVar[float | None] = None
+    CAN_COLLAPSE: ClassVar[bool] = True
 
-    backbone: nn.Module
+    backbone: Backbone
+    progress: float = 0.0
 
     @classmethod
     def default_config(cls, images: int, steps: int) -> MethodConfig:
         """The settings for a run of `steps` over `images`: the defaults, unless they need more data than that."""
         return cls.Config()
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """The loss (scalar) of two views of the same images, each float32 [B, 1, S, S]."""
-        raise TypeError(f"{type(self).__name__} defines no loss")
+    def views(self, image_size: int, config: ViewConfig) -> list[tuple[int, ViewConfig]]:
+        """The views that `forward` takes, in order: side in pixels and augmentations of each. Two alike by default.
+
+        Raises:
+            UserError: the method cannot work with images of this size.
+        """
+        return [(image_size, config)] * 2
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The vectors that the loss compares, for watching them collapse: [B, 1, S, S] to [B, D]."""
+        return self.backbone(x)
 
     def after_step(self) -> None:
         """Whatever the method does once the optimiser has stepped; nothing by default."""

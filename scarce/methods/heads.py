@@ -1,20 +1,26 @@
-"""Projection heads that several methods share, and the precision that losses are computed in."""
+"""Heads that several methods share, and the precision that losses are computed in."""
 
 import itertools
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 
-def mlp(*sizes: int, batch_norm: bool) -> nn.Sequential:
-    """Linear layers from sizes[0] to sizes[-1] with (batch norm and) ReLU between them, none after the last."""
+def mlp(*sizes: int, batch_norm: bool, output_norm: Literal["none", "affine", "plain"] = "none") -> nn.Sequential:
+    """Linear layers from sizes[0] to sizes[-1] with (batch norm and) ReLU between them.
+
+    `output_norm` puts a batch norm after the last layer too, with or without (`plain`) scale and shift of its own.
+    """
     *hidden, outputs = sizes
     layers: list[nn.Module] = []
     for incoming, outgoing in itertools.pairwise(hidden):
         layers += [nn.Linear(incoming, outgoing, bias=not batch_norm)]
         layers += [nn.BatchNorm1d(outgoing)] if batch_norm else []
         layers += [nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.Linear(hidden[-1], outputs))
+    layers += [nn.Linear(hidden[-1], outputs, bias=output_norm == "none")]
+    layers += [] if output_norm == "none" else [nn.BatchNorm1d(outputs, affine=output_norm == "affine")]
+    return nn.Sequential(*layers)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -2,10 +2,9 @@
 
 Chen, Fan, Girshick, He 2020, "Improved Baselines with Momentum Contrastive Learning"; the algorithm is Algorithm 1 of
 He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning". The variance term is equation 1 of
-Bardes, Ponce, LeCun 2022, "VICReg", on the query projections before they are normalised.
+Bardes, Ponce, LeCun 2022, "VICReg", on the query projections before they are normalised; `PlainMoCo` is without it.
 """
 
-import copy
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from scarce.backbones import Backbone
 from scarce.distributed import broadcast_from_first, gather, rank, world_size
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32, mlp
+from scarce.methods.momentum import follow, frozen_copy
+from scarce.methods.vicreg import variance_term
 from scarce.space import Dimension, Float
 
 
@@ -44,12 +46,12 @@ class MoCo(Method):
     queue: Tensor
     position: Tensor
 
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: MoCoConfig) -> None:
+    def __init__(self, backbone: Backbone, config: MoCoConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.projector = mlp(feature_dim, feature_dim, config.dim, batch_norm=False)
-        self.key_encoder = copy.deepcopy(nn.Sequential(backbone, self.projector)).requires_grad_(False)
+        self.projector = mlp(backbone.feature_dim, backbone.feature_dim, config.dim, batch_norm=False)
+        self.key_encoder = frozen_copy(backbone, self.projector)
         self.register_buffer("queue", F.normalize(torch.randn(config.queue, config.dim), dim=1))
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
         self.new_keys: Tensor | None = None
@@ -68,7 +70,7 @@ class MoCo(Method):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Loss of queries from `first` against keys from `second` and the queue; float32 [B, 1, S, S] each."""
-        projection = at_least_float32(self.projector(self.backbone(first)))
+        projection = at_least_float32(self.embed(first))
         queries = F.normalize(projection, dim=1)
         keys = self._encode_keys(second)
         loss = info_nce(queries, keys, self.queue, self.config.temperature)
@@ -77,11 +79,14 @@ class MoCo(Method):
         self.new_keys = gather(keys)
         return loss
 
+    def embed(self, x: Tensor) -> Tensor:
+        """The query's projection, [B, 1, S, S] to [B, dim]."""
+        return self.projector(self.backbone(x))
+
     @torch.no_grad()
     def after_step(self) -> None:
         """Move the key encoder towards the query encoder, then replace the oldest keys by this step's."""
-        online: list[Tensor] = [*self.backbone.parameters(), *self.projector.parameters()]
-        torch._foreach_lerp_(list(self.key_encoder.parameters()), online, 1 - self.config.momentum)
+        follow(self.key_encoder, nn.Sequential(self.backbone, self.projector), self.config.momentum)
         assert self.new_keys is not None, "after_step follows a forward pass"
         keys, size = self.new_keys[-self.config.queue :], self.config.queue
         slots = (self.position + torch.arange(len(keys), device=keys.device)) % size
@@ -105,18 +110,22 @@ class MoCo(Method):
         return keys[order.argsort()].view(world_size(), len(views), -1)[rank()]
 
 
+@dataclass(frozen=True)
+class PlainMoCoConfig(MoCoConfig):
+    """MoCo v2's settings as its authors have them."""
+
+    variance_weight: float = 0.0
+
+
+class PlainMoCo(MoCo):
+    """MoCo v2 without the variance term."""
+
+    Config = PlainMoCoConfig
+    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"temperature": MoCo.SEARCH_SPACE["temperature"]}
+
+
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """InfoNCE (He et al. 2020, equation 1): queries and keys [B, D], negatives [K, D], all of unit length."""
     positive = (queries * keys).sum(dim=1, keepdim=True)
     logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-
-
-def variance_term(projection: Tensor, target: float = 1.0, epsilon: float = 1e-4) -> Tensor:
-    """VICReg's variance term (equation 1): how far each dimension's standard deviation falls short of `target`.
-
-    Args:
-        projection: not normalised, [B, D].
-    """
-    deviation = torch.sqrt(projection.var(dim=0) + epsilon)
-    return F.relu(target - deviation).mean()

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
+from scarce.backbones import Backbone
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32, mlp
@@ -28,18 +29,22 @@ class SimCLR(Method):
     OPTIMISER = OptimiserConfig("adamw", lr=4e-3, reference_batch=128, weight_decay=1e-4)
     SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"temperature": Float(0.05, 1.0, log=True)}
 
-    def __init__(self, backbone: nn.Module, feature_dim: int, config: SimCLRConfig) -> None:
+    def __init__(self, backbone: Backbone, config: SimCLRConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.projector = mlp(feature_dim, feature_dim, config.dim, batch_norm=True)
+        self.projector = mlp(backbone.feature_dim, backbone.feature_dim, config.dim, batch_norm=True)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """NT-Xent loss of two views, float32 [B, 1, S, S] each."""
         # One pass over both views: batch-norm statistics are those of all 2B views, as in the paper.
-        projections = at_least_float32(self.projector(self.backbone(torch.cat([first, second]))))
+        projections = at_least_float32(self.embed(torch.cat([first, second])))
         one, other = F.normalize(projections, dim=1).chunk(2)
         return nt_xent(gather(one), gather(other), self.config.temperature)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The projection, [B, 1, S, S] to [B, dim]."""
+        return self.projector(self.backbone(x))
 
 
 def nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
