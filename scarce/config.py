@@ -24,17 +24,18 @@ class PretrainConfig:
     method: str = "simclr"
     """Self-supervised method: a name in scarce.methods.REGISTRY."""
     backbone: str = "resnet_small"
-    """resnet_small (for CPUs), resnet18 or resnet50; all take one channel."""
+    """resnet_small (for CPUs), resnet18, resnet50, convnext_tiny or vit_small; all take one channel."""
     image_size: int = 64
     """Side of the views in pixels."""
     epochs: int = 6
     """Passes over the pretraining images."""
     batch_size: int = 128
-    """Images a step, over all workers of a trial; each gives two views."""
+    """Images a step, over all workers of a trial."""
     report_epochs: float = 1.5
     """Epochs between two reports; a report measures, saves a checkpoint and may see the trial pruned."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Arithmetic of the forward pass; auto is bfloat16 autocast on CUDA and float32 on CPU."""
+    precision: Literal["auto", "float32", "bfloat16", "float64"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 autocast on CUDA and float32 on CPU. float64 is for checking
+    numbers across machines."""
     seed: int = 0
     """Seed of the sampler, the initial weights, the order of images and the views."""
 
@@ -60,6 +61,8 @@ class SearchConfig:
     a half of the epochs."""
     budget_hours: float = 0.0
     """Hours after which the search stops and the best trial so far is evaluated; 0: no limit."""
+    stop_on_collapse: bool = True
+    """End a trial whose embeddings have collapsed, and mark it so; see scarce.collapse for the rule."""
     fix: tuple[str, ...] = ()
     """KEY=VALUE settings to hold fixed instead of searching them or taking their default, such as views.flip=0,
     method.queue=4096, optimiser.lr=0.03 or probe.C=1."""

@@ -16,23 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from scarce.backbones import create_backbone, feature_dim
+from scarce.backbones import check_image_size, create_backbone
 from scarce.checkpoint import load_last_checkpoint, save_checkpoint
+from scarce.collapse import collapse_reason, measure
 from scarce.config import PretrainConfig
 from scarce.data.pixels import Pixels
-from scarce.distributed import join_batch_norms, rank, world_size
+from scarce.distributed import broadcast_from_first, join_batch_norms, rank, world_size
 from scarce.methods import Method, MethodConfig, OptimiserConfig, find_method
-from scarce.views import ViewConfig, draw_parameters, make_views, resize, to_input
+from scarce.views import ViewConfig, draw_parameters, make_views
 
 Metrics = dict[str, float]
 Report = Callable[[Metrics], None]
 Evaluate = Callable[[nn.Module], Metrics]
 
-MONITORED_IMAGES = 256
+MONITORED_IMAGES = 256  # at most, and at most a tenth of all
 
 
 @dataclass(frozen=True)
@@ -53,31 +53,33 @@ def pretrain(
     device: torch.device,
     report: Report,
     evaluate: Evaluate | None = None,
+    stop_on_collapse: bool = False,
 ) -> Method:
     """Pretrain on unlabelled images, from the last checkpoint in `folder` if there is one.
 
     Args:
         recipe: what to do.
-        images: uint8 pixels; nothing else is known of them.
+        images: uint8 pixels; nothing else is known of them. A few are held out to watch for collapse on.
         folder: the run's own; checkpoints go there.
         device: where to train. With several workers each has its own.
         report: is given the metrics of every report, those before a restart included, in order.
         evaluate: measures the backbone (in eval mode) at every report; `val_auc` among them decides the best
             checkpoint. Called by the first worker only.
+        stop_on_collapse: end the run after the report at which `scarce.collapse` calls it dead.
 
     Returns:
         The trained method; its `backbone` is what pretraining is for.
     """
     config = recipe.pretrain
     torch.manual_seed(config.seed)
-    method = build_method(recipe).to(device).to(memory_format=torch.channels_last)
+    method = build_method(recipe).to(device, dtype_of(config)).to(memory_format=torch.channels_last)
     if world_size() > 1 and method.JOINS_BATCH_NORM:
         join_batch_norms(method, device)
     optimiser = build_optimiser(method, recipe.optimiser, config.batch_size, device)
-    total_steps = count_steps(config, len(images))
+    watched, images = hold_out(images, recipe, method, device)
+    total_steps = config.epochs * steps_an_epoch(config, len(images))
     steps_per_epoch = total_steps // config.epochs
     report_steps = max(1, round(config.report_epochs * steps_per_epoch))
-    monitored = torch.from_numpy(images.gather(_monitored(len(images), config.seed)))
 
     step, history = 0, []
     state = load_last_checkpoint(folder, device)
@@ -88,18 +90,21 @@ def pretrain(
         torch.set_rng_state(state["rng"].cpu())
     for metrics in history:
         report(metrics)
+    stopped = stop_on_collapse and bool(history) and history[-1]["collapsed"] == 1
 
     # Buffers are not broadcast: batch-norm statistics are joined or the method's own affair, queues are equal anyway.
     wrapped = method if world_size() == 1 else DistributedDataParallel(method, broadcast_buffers=False)
     losses: list[Tensor] = []
     started, clock = step, time.perf_counter()
-    while step < total_steps:
+    while step < total_steps and not stopped:
         method.train()
-        first, second = next_views(images, recipe, step, device)
+        method.progress = step / total_steps
+        views = next_views(images, recipe, method, step, device)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(recipe.optimiser, config, step, total_steps)
+            if not group["constant"]:
+                group["lr"] = learning_rate(recipe.optimiser, config, step, total_steps)
         with autocast(config, device):
-            loss = wrapped(first, second)
+            loss = wrapped(*views)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if recipe.optimiser.clip_norm > 0:
@@ -120,10 +125,11 @@ def pretrain(
                 "loss": mean_loss,
                 "lr": optimiser.param_groups[0]["lr"],
                 "images_per_s": (step - started) * config.batch_size / seconds,
-                **embedding_statistics(method.backbone, monitored, config.image_size, device),
+                **measure(method, *watched),
             }
             if rank() == 0:
-                metrics |= {} if evaluate is None else evaluate(method.backbone.eval())
+                dead = method.CAN_COLLAPSE and collapse_reason([*history, metrics]) is not None
+                metrics |= {"collapsed": float(dead), **({} if evaluate is None else evaluate(method.backbone.eval()))}
                 history.append(metrics)
                 scores = [m["val_auc"] for m in history if "val_auc" in m]
                 state = {
@@ -136,38 +142,70 @@ def pretrain(
                 best = not scores or metrics["val_auc"] >= max(scores)
                 save_checkpoint(folder, step, state, best)
             report(metrics)
+            # Only the first worker knows; the others' batch-norm statistics may be their own.
+            ends = torch.tensor(metrics.get("collapsed", 0.0), device=device)
+            stopped = stop_on_collapse and bool(broadcast_from_first(ends))
             losses.clear()
             started, clock = step, time.perf_counter()
     return method
 
 
+def steps_an_epoch(config: PretrainConfig, images: int) -> int:
+    """Optimiser steps an epoch; the last, incomplete batch is left out."""
+    return max(1, images // config.batch_size)
+
+
+def count_held_out(images: int) -> int:
+    """How many of the pretraining images are not trained on but watched."""
+    return min(MONITORED_IMAGES, max(2, images // 10))
+
+
 def count_steps(config: PretrainConfig, images: int) -> int:
-    """Optimiser steps of a whole run; an epoch's last, incomplete batch is left out."""
-    return config.epochs * max(1, images // config.batch_size)
+    """Optimiser steps of a whole run over so many images, held-out ones included."""
+    return config.epochs * steps_an_epoch(config, images - count_held_out(images))
 
 
 def build_method(recipe: Recipe) -> Method:
-    """The method with a fresh backbone, both initialised from the recipe's seed; on the CPU."""
+    """The method with a fresh backbone, both initialised from the recipe's seed; on the CPU.
+
+    Raises:
+        UserError: method, backbone and image size do not go together.
+    """
     config = recipe.pretrain
     backbone = create_backbone(config.backbone, config.seed)
+    check_image_size(backbone, config.backbone, config.image_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return find_method(config.method)(backbone, feature_dim(config.backbone), recipe.method)
+        method = find_method(config.method)(backbone, recipe.method)
+    method.views(config.image_size, recipe.views)
+    return method
 
 
 def build_optimiser(
     method: Method, config: OptimiserConfig, batch_size: int, device: torch.device
 ) -> torch.optim.Optimizer:
     """SGD or AdamW over the trained parameters; weight decay on matrices and filters only."""
-    trained = [p for p in method.parameters() if p.requires_grad]
+    trained = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
+    peak = config.lr * batch_size / config.reference_batch
     groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for name, p in trained if (p.dim() > 1) == decays and _constant(method, name) == constant],
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": peak,
+            "constant": constant,
+        }
+        for decays in (True, False)
+        for constant in (False, True)
     ]
+    groups = [group for group in groups if group["params"]]
     fused = device.type == "cuda"
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
+
+
+def _constant(method: Method, name: str) -> bool:
+    return name.startswith(method.CONSTANT_LR)
 
 
 def learning_rate(optimiser: OptimiserConfig, config: PretrainConfig, step: int, total_steps: int) -> float:
@@ -182,65 +220,55 @@ def learning_rate(optimiser: OptimiserConfig, config: PretrainConfig, step: int,
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1.0, total_steps - warmup)))
 
 
-def next_views(images: Pixels, recipe: Recipe, step: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """This worker's share of the two views of a step's batch, float32 [B / workers, 1, S, S] each.
+def next_views(images: Pixels, recipe: Recipe, method: Method, step: int, device: torch.device) -> list[Tensor]:
+    """This worker's share of the views of a step's batch, float32 [B / workers, 1, S, S] each.
 
     Every epoch is a new permutation. All workers draw the whole batch's
     parameters and take their own part, so the views do not depend on how many workers there are (pixel noise does).
     """
     config = recipe.pretrain
     batch = min(config.batch_size, len(images))
-    epoch, position = divmod(step, count_steps(config, len(images)) // config.epochs)
+    epoch, position = divmod(step, steps_an_epoch(config, len(images)))
     order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(images))
     share = batch // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     index = order[position * batch : (position + 1) * batch][mine]
     pixels = torch.from_numpy(images.gather(index)).to(device)
     views = []
-    for view in (0, 1):
-        generator = _generator([config.seed, 2, step, view], torch.device("cpu"))
-        parameters = draw_parameters(batch, config.image_size, recipe.views, generator).rows(mine).to(device)
-        noise = _generator([config.seed, 3, step, view, rank()], device)
-        x = make_views(pixels, config.image_size, recipe.views, parameters, noise)
-        views.append(x.contiguous(memory_format=torch.channels_last))
-    return views[0], views[1]
+    for number, (size, view) in enumerate(method.views(config.image_size, recipe.views)):
+        generator = _generator([config.seed, 2, step, number], torch.device("cpu"))
+        parameters = draw_parameters(batch, size, view, generator).rows(mine).to(device)
+        noise = _generator([config.seed, 3, step, number, rank()], device)
+        x = make_views(pixels, size, view, parameters, noise)
+        views.append(x.to(dtype_of(config)).contiguous(memory_format=torch.channels_last))
+    return views
+
+
+def hold_out(
+    images: Pixels, recipe: Recipe, method: Method, device: torch.device
+) -> tuple[tuple[Tensor, Tensor], Pixels]:
+    """Two fixed views of a few images, float32 [N, 1, S, S] each, and the other images, which are trained on."""
+    config = recipe.pretrain
+    chosen = np.random.default_rng([config.seed, 0]).permutation(len(images))[: count_held_out(len(images))]
+    pixels = torch.from_numpy(images.gather(chosen)).to(device)
+    size, view = method.views(config.image_size, recipe.views)[0]
+    views = []
+    for number in (0, 1):
+        parameters = draw_parameters(len(chosen), size, view, _generator([config.seed, 4, number], torch.device("cpu")))
+        x = make_views(pixels, size, view, parameters.to(device), _generator([config.seed, 5, number], device))
+        views.append(x.to(dtype_of(config)).contiguous(memory_format=torch.channels_last))
+    return (views[0], views[1]), images.without(chosen)
+
+
+def dtype_of(config: PretrainConfig) -> torch.dtype:
+    """What weights and views are held in; bfloat16 is only computed in."""
+    return torch.float64 if config.precision == "float64" else torch.float32
 
 
 def autocast(config: PretrainConfig, device: torch.device) -> AbstractContextManager[Any]:
     """bfloat16 autocast where the config or the device asks for it."""
     wanted = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
     return torch.autocast(device.type, torch.bfloat16, enabled=wanted)
-
-
-@torch.inference_mode()
-def embedding_statistics(backbone: nn.Module, monitored: Tensor, image_size: int, device: torch.device) -> Metrics:
-    """Whether the features of some fixed images still differ: the signs of collapse.
-
-    `embedding_std` is the mean over dimensions of the standard deviation of unit-length features, times the root of
-    the dimension (1 when spread evenly over the sphere, 0 when collapsed; Chen and He 2021, section 4.1).
-    `mean_cosine` is the mean cosine between two different images. `effective_rank` is the exponential of the entropy
-    of the normalised singular values of the centred features (Roy and Vetterli 2007, definition 1).
-
-    Args:
-        backbone: put into eval mode.
-        monitored: uint8 [N, H, W], N >= 2.
-    """
-    x = to_input(resize(monitored.to(device), image_size)).contiguous(memory_format=torch.channels_last)
-    features = F.normalize(backbone.eval()(x).float(), dim=1)
-    count, dim = features.shape
-    cosines = features @ features.T
-    singular = torch.linalg.svdvals(features - features.mean(dim=0))
-    share = singular / singular.sum().clamp(min=1e-12)
-    entropy = -(share * share.clamp(min=1e-12).log()).sum()
-    return {
-        "embedding_std": float(features.std(dim=0).mean()) * math.sqrt(dim),
-        "mean_cosine": float((cosines.sum() - cosines.diagonal().sum()) / (count * (count - 1))),
-        "effective_rank": float(entropy.exp()),
-    }
-
-
-def _monitored(count: int, seed: int) -> np.ndarray:
-    return np.sort(np.random.default_rng([seed, 0]).permutation(count)[:MONITORED_IMAGES])
 
 
 def _generator(key: list[int], device: torch.device) -> torch.Generator:

@@ -42,9 +42,10 @@ def default_settings(config: PretrainConfig, images: int) -> Settings:
 
 def search_space(config: PretrainConfig) -> dict[str, Dimension]:
     """Every dimension that the views, the method and the probe declare, by key."""
+    method = find_method(config.method)
     spaces: dict[str, dict[str, Dimension]] = {
-        "views": views.SEARCH_SPACE,
-        "method": find_method(config.method).SEARCH_SPACE,
+        "views": {name: d for name, d in views.SEARCH_SPACE.items() if name not in method.UNUSED_VIEWS},
+        "method": method.SEARCH_SPACE,
         "probe": probe.SEARCH_SPACE,
     }
     return {f"{part}.{name}": dimension for part, space in spaces.items() for name, dimension in space.items()}

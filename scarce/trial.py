@@ -94,13 +94,14 @@ def train_worker(
     torch.set_num_threads(max(1, int(context.config.search.cpus_per_trial)))
     device = worker_device(context.gpus)
     recipe, folder = settings.recipe, context.trial_folder(settings)
+    stop = context.config.search.stop_on_collapse
 
     def evaluate(backbone: nn.Module) -> Metrics:
         features = extract_features(backbone, task.images, recipe.pretrain.image_size, device)
         return validation(task, score_task(task, features, settings.probe))
 
     if rank() != 0:
-        pretrain(recipe, feed.open(), folder, device=device, report=report)
+        pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
         return
     with BoardWriter(context.folder / "tensorboard" / folder.name, sampled) as board:
 
@@ -108,7 +109,15 @@ def train_worker(
             board.add(metrics)
             report({**metrics, "trial": folder.name})
 
-        pretrain(recipe, feed.open(), folder, device=device, report=report_everywhere, evaluate=evaluate)
+        pretrain(
+            recipe,
+            feed.open(),
+            folder,
+            device=device,
+            report=report_everywhere,
+            evaluate=evaluate,
+            stop_on_collapse=stop,
+        )
 
 
 def worker_device(gpus: float) -> torch.device:

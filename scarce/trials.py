@@ -12,9 +12,14 @@ from typing import Any
 import pandas as pd
 
 from scarce.checkpoint import HISTORY_NAME
+from scarce.collapse import collapse_reason
 from scarce.files import atomic_path
 
 SETTINGS_NAME = "trial.json"
+LAST = (
+    *("epoch", "loss", "images_per_s"),
+    *("embedding_std", "mean_cosine", "effective_rank", "alignment", "uniformity"),
+)  # columns of the trials table that tell of the last report
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class TrialRecord:
     def best(self) -> dict[str, float]:
         """The report with the highest validation AUC (the latest among equals), whose weights are in best.pt."""
         return max(self.history, key=lambda metrics: (metrics["val_auc"], metrics["step"]))
+
+    @property
+    def collapse(self) -> str | None:
+        """The number that called it dead by the time of its last report."""
+        return collapse_reason(self.history) if self.last["collapsed"] else None
 
     @property
     def last(self) -> dict[str, float]:
@@ -63,7 +73,8 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
             "val_auc": record.best["val_auc"],
             "val_auc_se": record.best["val_auc_se"],
             "best_epoch": record.best["epoch"],
-            **{name: record.last[name] for name in ("epoch", "loss", "images_per_s", "effective_rank", "mean_cosine")},
+            **{name: record.last[name] for name in LAST},
+            "collapse": record.collapse,
             **record.sampled,
         }
         for record in records
@@ -77,4 +88,6 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
 def _status(record: TrialRecord, failed: Collection[str], epochs: int) -> str:
     if record.identity in failed:
         return "failed"
+    if record.collapse is not None:
+        return "collapsed"
     return "done" if record.last["epoch"] >= epochs else "pruned"

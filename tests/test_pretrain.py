@@ -1,4 +1,3 @@
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +9,24 @@ from scarce import pretrain as module
 from scarce.checkpoint import BEST_NAME, HISTORY_NAME, KEPT, list_checkpoints, load_last_checkpoint
 from scarce.config import PretrainConfig
 from scarce.data.pixels import Pixels
+from scarce.errors import UserError
 from scarce.methods import REGISTRY, OptimiserConfig
-from scarce.pretrain import Recipe, count_steps, embedding_statistics, learning_rate, next_views, pretrain
+from scarce.pretrain import (
+    Recipe,
+    build_method,
+    build_optimiser,
+    count_held_out,
+    count_steps,
+    learning_rate,
+    next_views,
+    pretrain,
+)
 from scarce.views import ViewConfig
 
 CPU = torch.device("cpu")
 
 
-def images(count: int = 70, seed: int = 0) -> Pixels:
+def images(count: int = 72, seed: int = 0) -> Pixels:
     rng = np.random.default_rng(seed)
     return Pixels([rng.integers(0, 256, (n, 32, 32), dtype=np.uint8) for n in (count // 2, count - count // 2)])
 
@@ -27,7 +36,7 @@ def recipe(method: str = "simclr", epochs: int = 3, report_epochs: float = 0.5, 
         method=method, image_size=32, epochs=epochs, batch_size=16, report_epochs=report_epochs, seed=seed
     )
     cls = REGISTRY[method]
-    return Recipe(config, cls.default_config(70, count_steps(config, 70)), cls.OPTIMISER, ViewConfig())
+    return Recipe(config, cls.default_config(72, count_steps(config, 72)), cls.OPTIMISER, ViewConfig())
 
 
 class Stop(Exception):
@@ -114,7 +123,7 @@ def test_an_epoch_shows_every_image_once(monkeypatch):
 
     source = Recorder(images(64).blocks)
     for step in range(8):
-        next_views(source, recipe(), step, CPU)
+        next_views(source, recipe(), build_method(recipe()), step, CPU)
     first, second = np.concatenate(seen[:4]), np.concatenate(seen[4:])
     assert sorted(first) == sorted(second) == list(range(64))
     assert list(first) != list(second)
@@ -122,12 +131,12 @@ def test_an_epoch_shows_every_image_once(monkeypatch):
 
 def test_workers_see_the_parts_of_one_workers_batch(monkeypatch):
     quiet = replace(recipe(), views=ViewConfig(noise=0))
-    whole = next_views(images(), quiet, 3, CPU)
+    whole = next_views(images(), quiet, build_method(quiet), 3, CPU)
     monkeypatch.setattr(module, "world_size", lambda: 2)
     parts = []
     for number in (0, 1):
         monkeypatch.setattr(module, "rank", lambda number=number: number)
-        parts.append(next_views(images(), quiet, 3, CPU))
+        parts.append(next_views(images(), quiet, build_method(quiet), 3, CPU))
     for view in (0, 1):
         torch.testing.assert_close(torch.cat([part[view] for part in parts]), whole[view], atol=1e-5, rtol=0)
 
@@ -145,25 +154,46 @@ def test_learning_rate_warms_up_and_follows_a_cosine():
     assert rates[-1] < 1e-5
 
 
-def test_embedding_statistics_know_collapse_from_spread():
-    monitored = torch.from_numpy(images(64).gather(np.arange(64)))
+def test_constant_learning_rates_are_left_alone(tmp_path):
+    settings = recipe("simsiam")
+    method = build_method(settings)
+    optimiser = build_optimiser(method, settings.optimiser, settings.pretrain.batch_size, CPU)
+    constant = {id(p) for group in optimiser.param_groups if group["constant"] for p in group["params"]}
+    assert constant == {id(p) for p in method.predictor.parameters()}
+    everything = [id(p) for group in optimiser.param_groups for p in group["params"]]
+    assert sorted(everything) == sorted(id(p) for p in method.parameters() if p.requires_grad)
+    for group in optimiser.param_groups:
+        assert group["lr"] == settings.optimiser.lr * 16 / settings.optimiser.reference_batch
+        assert (group["weight_decay"] > 0) == all(p.dim() > 1 for p in group["params"])
 
-    class Constant(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.ones(len(x), 16)
 
-    class Spread(torch.nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.randn(len(x), 16, generator=torch.Generator().manual_seed(0))
+@pytest.mark.parametrize(("count", "held_out"), [(10, 2), (70, 7), (100_000, 256)])
+def test_a_few_images_are_held_out_to_be_watched(count, held_out):
+    assert count_held_out(count) == held_out
+    config = PretrainConfig(epochs=2, batch_size=4)
+    assert count_steps(config, count) == 2 * ((count - held_out) // 4)
 
-    dead = embedding_statistics(Constant(), monitored, 32, CPU)
-    alive = embedding_statistics(Spread(), monitored, 32, CPU)
-    assert dead["embedding_std"] == pytest.approx(0, abs=1e-6)
-    assert dead["mean_cosine"] == pytest.approx(1, abs=1e-6)
-    assert alive["embedding_std"] == pytest.approx(1, abs=0.05)
-    assert abs(alive["mean_cosine"]) < 0.05
-    assert 13 < alive["effective_rank"] < 16
-    assert not math.isnan(dead["effective_rank"])
+
+def test_what_does_not_fit_together_is_a_user_error():
+    for method, backbone, size, words in (
+        ("spark", "vit_small", 64, "vision transformer"),
+        ("spark", "resnet18", 48, "multiple of 32"),
+        ("simclr", "vit_small", 60, "multiple of 16, such as 64"),
+    ):
+        config = PretrainConfig(method=method, backbone=backbone, image_size=size)
+        cls = REGISTRY[method]
+        with pytest.raises(UserError, match=words):
+            build_method(Recipe(config, cls.Config(), cls.OPTIMISER, ViewConfig()))
+
+
+def test_pixels_without_some_are_numbered_anew():
+    source = images(9)
+    flat = np.concatenate(source.blocks)
+    rest = source.without(np.array([0, 4]))
+    assert len(rest) == 7
+    assert np.array_equal(rest.gather(np.arange(7)), np.delete(flat, [0, 4], axis=0))
+    assert np.array_equal(rest.without(np.array([6])).gather(np.array([0])), flat[[1]])
+    assert len(source) == 9
 
 
 def test_pixels_hold_nothing_but_pixels_and_gather_any_order():

@@ -16,21 +16,30 @@ class Pixels:
         if not blocks or not sum(len(block) for block in blocks):
             raise ValueError("expected at least one image")
         self.blocks = [block for block in blocks if len(block)]
+        self._kept: np.ndarray | None = None  # numbers of the images that are left; None: all
         self._starts = np.cumsum([0, *(len(block) for block in self.blocks)])
         for block in self.blocks:
             if block.dtype != np.uint8 or block.ndim != 3 or block.shape[1:] != self.blocks[0].shape[1:]:
                 raise ValueError(f"expected uint8 blocks [n, H, W] of one size, got {block.dtype} {block.shape}")
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._starts[-1]) if self._kept is None else len(self._kept)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.blocks[0].shape[1], self.blocks[0].shape[2]
 
+    def without(self, index: np.ndarray) -> "Pixels":
+        """The same blocks without the images of these numbers; the others are numbered anew, in their order."""
+        rest = Pixels(self.blocks)
+        rest._kept = np.delete(np.arange(len(self)) if self._kept is None else self._kept, index)
+        return rest
+
     def gather(self, index: np.ndarray) -> np.ndarray:
         """The images of these numbers (0 to len - 1, any order) as uint8 [len(index), H, W]."""
+        if self._kept is not None:
+            index = self._kept[index]
         out = np.empty((len(index), *self.shape), dtype=np.uint8)
         block_of = np.searchsorted(self._starts, index, side="right") - 1
         for number in np.unique(block_of):
