@@ -1,27 +1,31 @@
-"""The few-shot probe: L2-regularised logistic regression on frozen features, all episodes of a size in one batch.
+"""The few-shot probe: which classifier is trained on frozen features, and how these are scaled for it."""
 
-An episode has n images and D features, n ≪ D. So the problem is solved for n dual coefficients instead of D weights,
-in float64, by Newton's method (IRLS); `sklearn.linear_model.LogisticRegression` minimises the same objective.
-"""
-
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, get_args
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from scarce.errors import UserError
+from scarce.fewshot.attention import fit_attention, score_by_attention
+from scarce.fewshot.logistic import fit_logistic
+from scarce.fewshot.neighbours import score_by_neighbours
+from scarce.fewshot.prototype import fit_prototypes
+from scarce.fewshot.ridge import fit_ridge
 from scarce.space import Choice, Dimension, Float
 
 Normalisation = Literal["l2", "standardise"]
+Kind = Literal["logistic", "prototype", "ridge", "knn", "attention"]
+Scorer = Callable[[Tensor], Tensor]
 
-MAX_NEWTON_STEPS = 100
-MAX_HALVINGS = 40
-TOLERANCE = 1e-8  # largest relative change in the last step; what is left after it is about the square
-
-SEARCH_SPACE: dict[str, Dimension] = {"C": Float(1e-3, 1e2, log=True), "normalise": Choice(("l2", "standardise"))}
+SEARCH_SPACE: dict[str, Dimension] = {
+    "C": Float(1e-3, 1e2, log=True),
+    "normalise": Choice(get_args(Normalisation)),
+    "kind": Choice(get_args(Kind)),
+    "neighbours": Choice((3, 5, 10, 20, 50)),
+}
 
 
 @dataclass(frozen=True)
@@ -29,118 +33,101 @@ class ProbeConfig:
     """The probe's hyperparameters."""
 
     C: float = 1.0
-    """Inverse strength of the L2 penalty, as in scikit-learn; features have a norm of about 1."""
+    """Inverse strength of the L2 penalty in logistic, ridge and attention, as in scikit-learn's LogisticRegression;
+    features have a norm of about 1."""
     normalise: Normalisation = "l2"
     """`l2`: every image's features to norm 1. `standardise`: every feature to mean 0 and equal variance."""
+    kind: Kind = "logistic"
+    """`logistic`, `ridge`: regularised linear models. `prototype`: the nearer class mean. `knn`: votes of the nearest
+    images. `attention`: logistic regression on positions pooled by a learned query."""
+    neighbours: int = 20
+    """Images that vote in knn; all of an episode's where these are fewer."""
 
     def __post_init__(self) -> None:
         if not 0 < self.C < float("inf"):
             raise UserError(f"the probe's C must be a positive number, got {self.C}")
+        for value, known in ((self.normalise, get_args(Normalisation)), (self.kind, get_args(Kind))):
+            if value not in known:
+                raise UserError(f"the probe has no {value!r}: expected one of {', '.join(known)}")
+        if self.neighbours < 2:  # a single one would give every image one of two scores
+            raise UserError(f"the probe needs at least 2 neighbours, got {self.neighbours}")
+
+    @property
+    def uses_positions(self) -> bool:
+        """Whether the probe takes the features of every position, [N, P, D], and not the pooled ones, [N, D]."""
+        return self.kind == "attention"
 
 
-def normalise(features: np.ndarray, reference: np.ndarray, how: Normalisation) -> np.ndarray:
-    """Features as the probe sees them, with rows of norm 1 or about 1, so that C means the same in both cases.
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """What `normalise` does to features [N, (P,) D]: subtract `centre`, divide by `deviation` and then by `norm`."""
+
+    centre: np.ndarray  # float64 [D]
+    deviation: np.ndarray  # float64 [D]
+    norm: np.ndarray  # float64 [N]
+
+
+def find_scaling(features: np.ndarray, reference: np.ndarray, how: Normalisation) -> Scaling:
+    """Scaling to rows of norm 1 or about 1, so that C means the same in both cases.
 
     A handful of images says nothing about a feature's spread, so `standardise` takes means and standard deviations
     from a few hundred pool images. Their labels play no part, and no held-out image does. A feature that is constant
     there is only centred.
 
+    Positions are scaled as the mean over the positions of their image is, so that evenly spread attention is the
+    probe on that mean, with the same C.
+
     Args:
-        features: float32 [N, D].
+        features: float32 [N, D], or of every position [N, P, D].
         reference: row numbers of the pool images.
         how: see `ProbeConfig`.
-
-    Returns:
-        float64 [N, D].
     """
-    x = features.astype(np.float64)
+    x = features.astype(np.float64) if features.ndim == 2 else features.mean(axis=1, dtype=np.float64)
+    images, dim = x.shape
     if how == "l2":
-        norms = np.linalg.norm(x, axis=1, keepdims=True)
-        return x / np.where(norms > 0, norms, 1)
+        norms = np.linalg.norm(x, axis=1)
+        return Scaling(np.zeros(dim), np.ones(dim), np.where(norms > 0, norms, 1))
     pool = x[reference]
     deviation = pool.std(axis=0)
     floor = 1e-6 * np.abs(pool).max(initial=1e-12)
-    x -= pool.mean(axis=0)
-    x /= np.where(deviation > floor, deviation, 1) * np.sqrt(x.shape[1])
-    return x
+    return Scaling(pool.mean(axis=0), np.where(deviation > floor, deviation, 1) * np.sqrt(dim), np.ones(images))
 
 
-def fit_logistic(features: Tensor, positive: Tensor, C: float) -> tuple[Tensor, Tensor]:
-    """Minimise ½‖w‖² + C Σᵢ log(1 + exp(−sᵢ(wᵀxᵢ + b))), sᵢ = ±1, for every episode; b is not penalised.
+def normalise(features: np.ndarray, reference: np.ndarray, how: Normalisation) -> np.ndarray:
+    """Features as the probe sees them, float64 of the same shape; see `find_scaling`."""
+    scaling = find_scaling(features, reference, how)
+    norm = scaling.norm.reshape(-1, *[1] * (features.ndim - 1))
+    scaled: np.ndarray = (features.astype(np.float64) - scaling.centre) / scaling.deviation / norm
+    return scaled
+
+
+def fit_probe(features: Tensor, positive: Tensor, config: ProbeConfig) -> list[Scorer]:
+    """Train a probe on every episode of a batch.
 
     Args:
-        features: float64 [E, n, D].
+        features: normalised, float64 [E, n, D], or [E, n, P, D] for a probe that uses positions.
         positive: bool [E, n]; both classes in every episode.
-        C: inverse strength of the penalty.
+        config: which probe.
 
     Returns:
-        Weights float64 [E, D] and intercepts float64 [E].
-
-    Raises:
-        FloatingPointError: Newton's method did not converge (features that are not finite).
+        For every episode a function from held-out features, float64 [M, D] or [M, P, D], to scores float64 [M]; higher
+        means more likely positive.
     """
-    # Centring only moves the intercept, and keeps what all images share from drowning their differences.
-    mean = features.mean(dim=1)
-    centred = features - mean.unsqueeze(1)
-    dual, intercept = _solve_dual(centred @ centred.mT, positive, C)
-    weights = (dual.unsqueeze(1) @ centred).squeeze(1)
-    return weights, intercept - (weights * mean).sum(1)
+    if config.kind == "knn":
+        return [
+            partial(score_by_neighbours, features=x, positive=y, neighbours=config.neighbours)
+            for x, y in zip(features, positive, strict=True)
+        ]
+    if config.kind == "attention":
+        fitted = zip(*fit_attention(features, positive, config.C), strict=True)
+        return [partial(score_by_attention, query=q, weights=w, intercept=b) for q, w, b in fitted]
+    if config.kind == "prototype":
+        weights, intercepts = fit_prototypes(features, positive)
+    else:
+        fit = fit_ridge if config.kind == "ridge" else fit_logistic
+        weights, intercepts = fit(features, positive, config.C)
+    return [partial(_linear, weights=w, intercept=b) for w, b in zip(weights, intercepts, strict=True)]
 
 
-def _solve_dual(gram: Tensor, positive: Tensor, C: float) -> tuple[Tensor, Tensor]:
-    """Dual coefficients [E, n] (w = Xᵀα) and intercepts [E] of the optimum.
-
-    A Newton step solves (K + W⁻¹) α + b1 = f + W⁻¹g with 1ᵀα = 0, where g is the negative gradient and W the curvature
-    of the loss at the decision values f. W⁻¹ overflows on well-separated images, so the step is written with
-    M = (K + W⁻¹)⁻¹ = W^½ (I + W^½KW^½)⁻¹ W^½ (Rasmussen & Williams 2006, eq. 3.27 and Algorithm 3.1), which gives
-    M (f + W⁻¹g) = Mf + g − MKg without a division. The intercept follows from 1ᵀα = 0.
-    """
-    sign = torch.where(positive, 1.0, -1.0).to(gram.dtype)
-    dual, values = torch.zeros_like(sign), torch.zeros_like(sign)
-    intercept = torch.zeros_like(sign[:, 0])
-    identity = torch.eye(sign.shape[1], dtype=gram.dtype, device=gram.device)
-    for _ in range(MAX_NEWTON_STEPS):
-        miss = torch.sigmoid(-sign * values)  # probability given to the wrong class, exact even where it is tiny
-        gradient = C * sign * miss
-        root = (C * miss * torch.sigmoid(sign * values)).sqrt()
-        factor = torch.linalg.cholesky(identity + root.unsqueeze(2) * gram * root.unsqueeze(1))
-        right = torch.stack([values, _times(gram, gradient), torch.ones_like(values)], dim=2)
-        m_values, m_gram_gradient, m_one = (
-            root.unsqueeze(2) * torch.cholesky_solve(root.unsqueeze(2) * right, factor)
-        ).unbind(2)
-        target = m_values + gradient - m_gram_gradient
-        new_intercept = target.sum(1) / m_one.sum(1).clamp(min=torch.finfo(gram.dtype).tiny)
-        dual_step = target - new_intercept.unsqueeze(1) * m_one - dual
-        intercept_step = new_intercept - intercept
-        length = _step_length(gram, sign, C, dual, values, dual_step, intercept_step)
-        dual = dual + length.unsqueeze(1) * dual_step
-        intercept = intercept + length * intercept_step
-        before, values = values, _times(gram, dual) + intercept.unsqueeze(1)
-        dual_change = (length.unsqueeze(1) * dual_step).abs().amax(1) / dual.abs().amax(1)
-        values_change = (values - before).abs().amax(1) / (1 + values.abs().amax(1))
-        if bool((torch.maximum(dual_change, values_change) <= TOLERANCE).all()):
-            return dual, intercept
-    raise FloatingPointError(f"the probe did not converge in {MAX_NEWTON_STEPS} Newton steps")
-
-
-def _step_length(
-    gram: Tensor, sign: Tensor, C: float, dual: Tensor, values: Tensor, dual_step: Tensor, intercept_step: Tensor
-) -> Tensor:
-    """The largest of 1, ½, ¼, ... for every episode [E] at which the objective does not grow."""
-    gram_step = _times(gram, dual_step)
-    values_step = gram_step + intercept_step.unsqueeze(1)
-    linear, quadratic = (dual * gram_step).sum(1), (dual_step * gram_step).sum(1)
-    before = C * F.softplus(-sign * values).sum(1)
-    length = torch.ones_like(intercept_step)
-    for _ in range(MAX_HALVINGS):
-        loss = C * F.softplus(-sign * (values + length.unsqueeze(1) * values_step)).sum(1)
-        growth = loss - before + length * linear + length**2 * quadratic / 2
-        grows = growth > 1e-13 * before
-        if not bool(grows.any()):
-            break
-        length = torch.where(grows, length / 2, length)
-    return length
-
-
-def _times(matrices: Tensor, vectors: Tensor) -> Tensor:
-    return (matrices @ vectors.unsqueeze(2)).squeeze(2)
+def _linear(held_out: Tensor, weights: Tensor, intercept: Tensor) -> Tensor:
+    return held_out @ weights + intercept

@@ -1,100 +1,82 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from scarce.errors import UserError
-from scarce.fewshot.auc import auc
-from scarce.fewshot.probe import SEARCH_SPACE, ProbeConfig, fit_logistic, normalise
+from scarce.fewshot.probe import SEARCH_SPACE, ProbeConfig, fit_probe, normalise
+
+HOW = ["l2", "standardise"]
 
 
-def data(rng, episodes, positives, negatives, dim, shift, scale):
-    x = rng.normal(size=(episodes, positives + negatives, dim))
-    x[:, :positives, 0] += shift
-    x *= scale / np.linalg.norm(x, axis=2, keepdims=True)
-    return x, np.arange(positives + negatives) < positives
-
-
-def check_against_scikit_learn(rng, x, positive, C):
-    weights, intercepts = fit_logistic(torch.tensor(x), torch.tensor(positive).expand(len(x), -1), C)
-    held_out = rng.normal(size=(200, x.shape[2]))
-    truth = rng.random(200) < 0.4
-    for episode in range(len(x)):
-        peer = LogisticRegression(C=C, tol=1e-12, max_iter=100_000, solver="newton-cholesky").fit(x[episode], positive)
-        np.testing.assert_allclose(weights[episode], peer.coef_[0], rtol=1e-5, atol=1e-6)
-        assert intercepts[episode].item() == pytest.approx(peer.intercept_[0], rel=1e-5, abs=1e-6)
-        scores = held_out @ weights[episode].numpy() + intercepts[episode].item()
-        expected = roc_auc_score(truth, peer.decision_function(held_out))
-        assert auc(scores, truth) == pytest.approx(expected, abs=1e-6)
-
-
-@pytest.mark.parametrize("C", [1e-3, 1e-2, 1.0, 10.0, 1e2])
-@pytest.mark.parametrize("shots", [1, 2, 5, 23, 50])
-@pytest.mark.parametrize("shift", [0.0, 30.0], ids=["noise", "separable"])
-def test_equals_scikit_learn(shots, C, shift):
+@pytest.mark.parametrize("shape", [(50, 7), (50, 3, 7)], ids=["pooled", "positions"])
+@pytest.mark.parametrize("how", HOW)
+def test_normalising_looks_at_no_held_out_image(how, shape):
     rng = np.random.default_rng(0)
-    x, positive = data(rng, episodes=2, positives=shots, negatives=shots, dim=40, shift=shift, scale=1.0)
-    check_against_scikit_learn(rng, x, positive, C)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    positives=st.integers(1, 12),
-    negatives=st.integers(1, 12),
-    dim=st.integers(2, 30),
-    shift=st.floats(0, 5),
-    scale=st.floats(0.1, 20),
-    log_C=st.floats(-3, 2),
-)
-def test_equals_scikit_learn_on_any_shape(seed, positives, negatives, dim, shift, scale, log_C):
-    rng = np.random.default_rng(seed)
-    x, positive = data(rng, 2, positives, negatives, dim, shift, scale)
-    check_against_scikit_learn(rng, x, positive, 10**log_C)
-
-
-def test_an_episode_does_not_depend_on_those_beside_it():
-    rng = np.random.default_rng(0)
-    x, positive = data(rng, episodes=8, positives=5, negatives=5, dim=30, shift=1.0, scale=1.0)
-    x[3] *= 1e3  # needs many more Newton steps than the others
-    batch, _ = fit_logistic(torch.tensor(x), torch.tensor(positive).expand(8, -1), 10.0)
-    for episode in range(8):
-        alone, _ = fit_logistic(torch.tensor(x[[episode]]), torch.tensor(positive)[None], 10.0)
-        np.testing.assert_allclose(batch[episode], alone[0], rtol=1e-8, atol=1e-12)
-
-
-def test_identical_images_in_both_classes_give_no_weights():
-    x = torch.ones(1, 6, 4, dtype=torch.float64)
-    weights, intercepts = fit_logistic(x, torch.arange(6)[None] < 3, 100.0)
-    np.testing.assert_allclose(weights, 0, atol=1e-12)
-    assert intercepts.item() == pytest.approx(0, abs=1e-9)
-
-
-def test_not_a_number_is_an_error_not_a_score():
-    x = torch.full((1, 4, 3), float("nan"), dtype=torch.float64)
-    with pytest.raises((FloatingPointError, torch.linalg.LinAlgError)):
-        fit_logistic(x, torch.arange(4)[None] < 2, 1.0)
-
-
-@pytest.mark.parametrize("how", ["l2", "standardise"])
-def test_normalising_looks_at_no_held_out_image(how):
-    rng = np.random.default_rng(0)
-    features = rng.gamma(1.0, size=(50, 7)).astype(np.float32)
-    features[:, 3] = 2.5  # a constant feature
+    features = rng.gamma(1.0, size=shape).astype(np.float32)
+    features[..., 3] = 2.5  # a constant feature
     reference = np.arange(20)
     before = normalise(features, reference, how)
     features[30:] *= 100
     np.testing.assert_array_equal(normalise(features, reference, how)[:30], before[:30])
+    assert before.shape == shape
     assert np.isfinite(before).all()
-    assert (before[:20] ** 2).sum(axis=1).mean() == pytest.approx(1, abs=0.2)
+    pooled = before if before.ndim == 2 else before.mean(axis=1)
+    assert (pooled[:20] ** 2).sum(axis=1).mean() == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_positions_are_scaled_as_their_mean_is(how):
+    features = np.random.default_rng(0).gamma(1.0, size=(30, 4, 6)).astype(np.float32)
+    of_positions = normalise(features, np.arange(20), how)
+    of_means = normalise(features.mean(axis=1), np.arange(20), how)
+    np.testing.assert_allclose(of_positions.mean(axis=1), of_means, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("shape", [(5, 3), (5, 2, 3)])
+def test_an_image_without_any_activation_stays_finite(how, shape):
+    features = np.ones(shape, dtype=np.float32)
+    features[2] = 0
+    assert np.isfinite(normalise(features, np.arange(5), how)).all()
+
+
+@pytest.mark.parametrize("kind", SEARCH_SPACE["kind"].values)
+def test_every_kind_gives_one_scorer_an_episode_that_ranks_what_it_was_shown(kind):
+    generator = torch.Generator().manual_seed(0)
+    config = ProbeConfig(C=100.0, kind=kind)
+    shape = (3, 8, 5, 6) if config.uses_positions else (3, 8, 6)
+    features = torch.randn(shape, generator=generator, dtype=torch.float64)
+    positive = torch.arange(8).expand(3, -1) < 4
+    features[positive] += 2 * torch.eye(6, dtype=torch.float64)[0]
+    scorers = fit_probe(features, positive, config)
+    assert len(scorers) == 3
+    for x, scorer in zip(features, scorers, strict=True):
+        scores = scorer(x)
+        assert scores.shape == (8,)
+        assert scores.dtype == torch.float64
+        assert scores[:4].mean() > scores[4:].mean()
 
 
 def test_the_search_space_stays_within_what_the_probe_accepts():
     assert set(SEARCH_SPACE) == set(ProbeConfig.__dataclass_fields__)
     for C in (SEARCH_SPACE["C"].low, SEARCH_SPACE["C"].high):
         assert ProbeConfig(C=C).C == C
-    with pytest.raises(UserError, match="C must be a positive number"):
-        ProbeConfig(C=0.0)
+    for name in ("normalise", "kind", "neighbours"):
+        assert getattr(ProbeConfig(), name) in SEARCH_SPACE[name].values
+        for value in SEARCH_SPACE[name].values:
+            assert getattr(ProbeConfig(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"C": 0.0}, "C must be a positive number"),
+        ({"C": float("nan")}, "C must be a positive number"),
+        ({"kind": "svm"}, "'svm': expected one of logistic, prototype, ridge, knn, attention"),
+        ({"normalise": "L2"}, "'L2': expected one of l2, standardise"),
+        ({"neighbours": 1}, "at least 2 neighbours"),
+    ],
+)
+def test_what_the_probe_does_not_accept_is_one_clear_line(values, words):
+    with pytest.raises(UserError, match=words):
+        ProbeConfig(**values)
