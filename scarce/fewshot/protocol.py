@@ -32,6 +32,8 @@ class ProtocolConfig:
     """Bootstrap resamples behind every interval and p-value."""
     confidence: float = 0.95
     """Coverage of the intervals, between 0 and 1."""
+    target_auc: float | None = None
+    """AUC to tell the needed labels for, between 0.5 and 1, from the fitted learning curve."""
     protocol: Literal["scarce", "original"] = "scarce"
     """`original` adds the evaluation published by SCARCE-CXR, for comparison with its tables."""
 

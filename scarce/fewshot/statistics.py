@@ -12,6 +12,7 @@ of a proportion (Agresti & Coull 1998, The American Statistician 52:119), which 
 simulations with 6 to 60 positive patients it brings coverage of the 95% interval from as low as 52% to at least 92%.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,19 +45,36 @@ def draw_resamples(task: Task, count: int) -> Resamples:
     names, inverse = np.unique(task.patients[held_out], return_inverse=True)
     codes = np.full(len(task.patients), -1)
     codes[held_out] = inverse
-    rng = _generator(["patients"])
+    rng = generator(["patients"])
     drawn = np.empty((count, len(names)), dtype=np.uint8)
     for row in drawn:
         row[:] = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
     seeds = len(task.seeds)
     shares = [
-        _generator(["seeds", finding]).multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+        generator(["seeds", finding]).multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
         for finding in task.findings
     ]
     return Resamples(drawn, codes, np.stack(shares))
 
 
-def _generator(name: list[str]) -> np.random.Generator:
+def seeds_scored(task: Task, scores: Scores) -> int:
+    """How many of the task's seeds, counted from the first, a model was scored on; the same for every finding.
+
+    Raises:
+        ValueError: fewer than 2 or more than the task has, another shape than the task's, or a score that is NaN.
+    """
+    count = scores.values[0].shape[1]
+    shapes = [(len(shots), count, len(rows)) for shots, rows in zip(task.shots, task.evaluated, strict=True)]
+    found = [values.shape for values in scores.values]
+    if found != shapes or not 2 <= count <= len(task.seeds):
+        raise ValueError(f"expected scores [shots, 2 to {len(task.seeds)} seeds, images] like {shapes}, found {found}")
+    if any(np.isnan(values).any() for values in scores.values):
+        raise ValueError("scores hold NaN: leave the seeds out that were not scored")
+    return count
+
+
+def generator(name: list[str]) -> np.random.Generator:
+    """The generator of the bootstrap's draws of this name: the same ones on every call, whatever else is drawn."""
     return np.random.default_rng(int(stable_hash(["bootstrap", *name]), 16))
 
 
@@ -122,20 +140,25 @@ def evidence(task: Task, resamples: Resamples) -> tuple[np.ndarray, np.ndarray]:
         For every cell, counting the patients of its finding, [cells, B]; and for the mean over cells, counting the
         patients of any finding, [B].
     """
-    patients = resamples.patients.shape[1]
-    positive = np.zeros((len(task.findings) + 1, patients), dtype=bool)  # the last row: of any finding
+    findings = range(len(task.findings))
+    by_finding = np.stack([pooled_evidence(task, resamples, [finding]) for finding in findings])
+    by_cell = np.repeat(by_finding, [len(shots) for shots in task.shots], axis=0)
+    return by_cell, pooled_evidence(task, resamples, findings)
+
+
+def pooled_evidence(task: Task, resamples: Resamples, findings: Iterable[int]) -> np.ndarray:
+    """`evidence` for the mean over some findings, given by their indices: counts the patients of any of them, [B]."""
+    positive = np.zeros(resamples.patients.shape[1], dtype=bool)
     negative = np.zeros_like(positive)
-    for finding, rows in enumerate(task.evaluated):
-        truth = task.truth(finding)
-        positive[finding, resamples.codes[rows[truth]]] = True
-        negative[finding, resamples.codes[rows[~truth]]] = True
-    positive[-1], negative[-1] = positive.any(axis=0), negative.any(axis=0)
-    kept = _kept(resamples, positive) * _kept(resamples, negative)
-    return np.repeat(kept[:-1], [len(shots) for shots in task.shots], axis=0), kept[-1]
+    for finding in findings:
+        rows, truth = task.evaluated[finding], task.truth(finding)
+        positive[resamples.codes[rows[truth]]] = True
+        negative[resamples.codes[rows[~truth]]] = True
+    return _kept(resamples, positive) * _kept(resamples, negative)
 
 
 def _kept(resamples: Resamples, members: np.ndarray) -> np.ndarray:
-    """n / (n + 1) for the n patients drawn of every group: bool [groups, K] to float64 [groups, B]."""
+    """n / (n + 1) for the n patients drawn of a group: bool [K] to float64 [B]."""
     drawn = members.astype(float) @ resamples.patients.T.astype(float)
     return drawn / (drawn + 1)
 

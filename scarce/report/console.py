@@ -9,7 +9,7 @@ from ray.tune.experiment import Trial
 class TrialLines(Callback):
     """Prints a line when a trial reports, ends or fails."""
 
-    def __init__(self, epochs: int) -> None:
+    def __init__(self, epochs: float) -> None:
         self.epochs = epochs
 
     def on_trial_result(
@@ -17,7 +17,7 @@ class TrialLines(Callback):
     ) -> None:
         """Print the report."""
         print(
-            f"trial {trial.trial_id[-5:]} {result['trial']}  epoch {result['epoch']:6.1f}/{self.epochs}  "
+            f"trial {trial.trial_id[-5:]} {result['trial']}  epoch {result['epoch']:6.1f}/{self.epochs:.3g}  "
             f"loss {result['loss']:7.3f}  effective rank {result['effective_rank']:5.1f}  "
             f"{result['images_per_s']:5.0f} images/s  val AUC {result['val_auc']:.3f} ± {result['val_auc_se']:.3f}",
             flush=True,

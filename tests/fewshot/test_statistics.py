@@ -152,6 +152,23 @@ def test_p_values_are_nearly_uniform_when_there_is_nothing_to_find():
         assert np.mean(np.array(p_values) <= level) == pytest.approx(level, abs=tolerance)
 
 
+def test_evidence_of_some_findings_counts_their_patients_once():
+    rng = np.random.default_rng(0)
+    task = make_task(rng, findings=3, positives=5, negatives=9, images_a_patient=2)
+    resamples = statistics.draw_resamples(task, 20)
+    by_cell, together = statistics.evidence(task, resamples)
+    np.testing.assert_array_equal(statistics.pooled_evidence(task, resamples, [1]), by_cell[2])
+    np.testing.assert_array_equal(statistics.pooled_evidence(task, resamples, range(3)), together)
+    expected = []
+    for drawn in resamples.patients:
+        n = []
+        for shows in (True, False):
+            rows = np.concatenate([task.evaluated[f][task.truth(f) == shows] for f in (0, 2)])
+            n.append(drawn[np.unique(resamples.codes[rows])].sum())
+        expected.append(n[0] / (n[0] + 1) * n[1] / (n[1] + 1))
+    np.testing.assert_allclose(statistics.pooled_evidence(task, resamples, [0, 2]), expected)
+
+
 def test_p_value_counts_the_observed_value_and_both_sides():
     assert statistics.p_value(np.linspace(0.6, 0.9, 999), 0.5) == pytest.approx(2 / 1000)
     assert statistics.p_value(np.linspace(0.1, 0.4, 999), 0.5) == pytest.approx(2 / 1000)

@@ -1,0 +1,219 @@
+"""Figures of a run: learning curves, and the ranking of methods. Every number is drawn with its interval.
+
+Colours are those of Okabe & Ito (2008, Color Universal Design), told apart by the colour-blind; markers and line styles
+say the same again for a print in grey. Figures are made without pyplot, so nothing global is touched.
+"""
+
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
+
+from scarce.errors import UserError
+from scarce.fewshot.statistics import CHANCE
+from scarce.files import atomic_path
+from scarce.report.tables import auc_text, confidence_text, interval_text
+
+DPI = 150
+TEXT = 9  # points; nothing is written smaller
+TITLE = 10
+NAME_WIDTH = 30  # characters of a name on one line
+PANEL = 180  # points; a panel of learning curves is at least so wide
+BLUE, ORANGE, GREY, LIGHT = "#0072B2", "#D55E00", "#555555", "#DDDDDD"
+FIRST: dict[str, Any] = {"color": BLUE, "linestyle": "-", "marker": "o"}
+OTHER: dict[str, Any] = {"color": ORANGE, "linestyle": "--", "marker": "s"}
+SEED: dict[str, Any] = {"color": BLUE, "linestyle": "none", "marker": "|"}
+RANDOM: dict[str, Any] = {"color": ORANGE, "linestyle": "-", "marker": "D", "markerfacecolor": "white"}
+CHANCE_LINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
+
+
+def plot_learning_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write `learning_curves_figure` to `path` as PNG of 150 dpi, atomically."""
+    _write(path, learning_curves_figure(curves))
+
+
+def plot_ranking(path: Path, ranking: Mapping[str, Any]) -> None:
+    """Write `ranking_figure` to `path` as PNG of 150 dpi, atomically."""
+    _write(path, ranking_figure(ranking))
+
+
+def _write(path: Path, figure: Figure) -> None:
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=DPI)
+
+
+def learning_curves_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """A panel for every model but the first, which is drawn in all of them for comparison.
+
+    Many curves with their intervals in one panel hide each other, and curves without intervals are no result.
+
+    Args:
+        curves: from `LearningCurve.describe`, by model; those that are not available are left out.
+
+    Raises:
+        UserError: no curve is available.
+    """
+    drawn = {name: curve for name, curve in curves.items() if curve["available"]}
+    if not drawn:
+        reasons = "; ".join(f"{name}: {curve['reason']}" for name, curve in curves.items())
+        raise UserError(f"there is no learning curve to draw ({reasons or 'no models'})")
+    first, *others = drawn
+    panels = others or [first]
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure = _figure(max(3.3 * columns + 0.4, 5.5), 2.9 * rows + 1.2)
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_visible(False)
+    for place, (axes, name) in enumerate(zip(grid, panels, strict=False)):
+        _curve(axes, drawn[first], FIRST, aside=0.96 if others else 1)
+        if others:
+            _curve(axes, drawn[name], OTHER, aside=1.04)
+        if len(others) > 1:
+            axes.set_title(_wrapped(name), fontsize=TITLE, loc="left")
+        axes.axhline(CHANCE, **CHANCE_LINE)
+        axes.tick_params(labelsize=TEXT, labelbottom=place + columns >= len(panels))
+        _lines_behind(axes, "y")
+    _positives_axis(grid[0], drawn)
+    _auc_axis(grid[0], drawn)
+    note = f"bars and bands: {confidence_text(drawn[first])} intervals; thin lines: extrapolated"
+    figure.supxlabel(f"labelled positives in an episode, and as many negatives\n{note}", fontsize=TEXT)
+    figure.supylabel("test AUC", fontsize=TEXT)
+    labels = [(FIRST, f"{first} (in every panel)" if len(others) > 1 else first)]
+    labels += [(OTHER, "the model above the panel" if len(others) > 1 else others[0])] if others else []
+    _legend(figure, [*labels, (CHANCE_LINE, "chance")])
+    return figure
+
+
+def _curve(axes: Axes, curve: Mapping[str, Any], style: Mapping[str, Any], aside: float) -> None:
+    """`aside`: factor by which the observed points are moved, so that two models' bars lie side by side."""
+    fitted, color = curve["fitted"], style["color"]
+    measured = [point for point in fitted if not point["extrapolated"]]
+    beyond = [measured[-1], *(point for point in fitted if point["extrapolated"])]
+    for part, alpha, width in ((measured, 0.25, 1.8), (beyond, 0.1, 1.0)):
+        n, auc, low, high = _columns(part)
+        axes.fill_between(n, low, high, color=color, alpha=alpha, linewidth=0)
+        axes.plot(n, auc, color=color, linestyle=style["linestyle"], linewidth=width)
+    n, auc, low, high = _columns(curve["observed"])
+    axes.errorbar(n * aside, (low + high) / 2, yerr=(high - low) / 2, **_ends(style))
+    axes.plot(n * aside, auc, **_dot(style))
+
+
+def _columns(points: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    n, auc, low, high = (np.array([point[key] for point in points]) for key in ("shots", "auc", "ci_low", "ci_high"))
+    return n, auc, low, high
+
+
+def _positives_axis(axes: Axes, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    """A logarithmic axis with the shot counts as ticks, where there is room, and the end of the extrapolation."""
+    shots = {n for curve in curves.values() for n in curve["shots"]}
+    last = max(curve["fitted"][-1]["shots"] for curve in curves.values())
+    axes.set_xscale("log")
+    axes.set_xlim(min(shots) / 1.15, last * 1.15)
+    ticks: list[float] = [last]
+    for n in sorted(shots, reverse=True):
+        letters = len(f"{ticks[-1]:,.0f}{n:,.0f}") / 2
+        if PANEL * math.log(ticks[-1] / n) / math.log(last / min(shots)) > 0.6 * TEXT * letters + TEXT:
+            ticks.append(n)
+    axes.xaxis.set_major_locator(FixedLocator(sorted(ticks)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _auc_axis(axes: Axes, curves: Mapping[str, Mapping[str, Any]]) -> None:
+    points = [point for curve in curves.values() for point in (*curve["observed"], *curve["fitted"])]
+    low = min(CHANCE, *(point["ci_low"] for point in points))
+    high = max(CHANCE, *(point["ci_high"] for point in points))
+    axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+
+
+def ranking_figure(ranking: Mapping[str, Any]) -> Figure:
+    """A line for every method, best on top: its AUC, that of every pretraining seed, and its random initialisation.
+
+    Args:
+        ranking: from `rank_models`.
+    """
+    methods = ranking["methods"]
+    places = np.arange(len(methods))
+    names = [_wrapped(row["method"]) for row in methods]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure = _figure(9.0, max(0.42, 0.17 * lines) * len(methods) + 1.1)
+    axes = figure.subplots()
+    axes.axvline(CHANCE, **CHANCE_LINE)
+    for place, row in zip(places, methods, strict=True):
+        for below, number, style in ((0.0, row, FIRST), (0.24, row["random"], RANDOM)):
+            if number:
+                low, high = number["ci_low"], number["ci_high"]
+                axes.errorbar((low + high) / 2, place + below, xerr=(high - low) / 2, **_ends(style))
+                axes.plot(number["auc"], place + below, **_dot(style))
+        axes.plot(row["seed_aucs"], np.full(len(row["seed_aucs"]), place - 0.22), **SEED)
+    axes.set_yticks(places, names, fontsize=TEXT)
+    axes.set_ylim(len(methods) - 0.4, -0.6)
+    confidence = confidence_text(ranking["protocol"])
+    axes.set_xlabel(f"test AUC, mean over findings and shots; bars: {confidence} intervals", fontsize=TEXT)
+    axes.tick_params(axis="x", labelsize=TEXT)
+    _lines_behind(axes, "x")
+    beside = axes.secondary_yaxis("right")
+    beside.set_yticks(places, [_numbers(row) for row in methods], fontsize=TEXT)
+    beside.tick_params(length=0)
+    entries = [(FIRST, "pretrained"), (SEED, "each pretraining seed")]
+    if any(row["random"] for row in methods):
+        entries.append((RANDOM, "its random initialisation"))
+    _legend(figure, [*entries, (CHANCE_LINE, "chance")])
+    return figure
+
+
+def _numbers(row: Mapping[str, Any]) -> str:
+    rank = f"{row['rank']} ({row['rank_low']} to {row['rank_high']})"
+    return f"{auc_text(row)} ({interval_text(row)}), rank {rank}"
+
+
+def _ends(style: Mapping[str, Any]) -> dict[str, Any]:
+    """An interval, drawn around its own middle: a percentile interval need not hold the number it belongs to."""
+    return {"fmt": "none", "ecolor": style["color"], "elinewidth": 1.2, "capsize": 2.5}
+
+
+def _dot(style: Mapping[str, Any]) -> dict[str, Any]:
+    return {**style, "linestyle": "none", "markersize": 5}
+
+
+def _lines_behind(axes: Axes, axis: Literal["x", "y"]) -> None:
+    axes.grid(axis=axis, color=LIGHT, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _legend(figure: Figure, entries: Sequence[tuple[Mapping[str, Any], str]]) -> None:
+    """Above the panels, side by side where there is room."""
+    handles = [Line2D([], [], label=_wrapped(label, 2 * NAME_WIDTH), **style) for style, label in entries]
+    room = figure.get_figwidth() * 72 / TEXT  # in widths of an em; a letter takes 0.6, a line and its gaps 5
+    needed = sum(0.6 * max(map(len, str(handle.get_label()).split("\n"))) + 5 for handle in handles)
+    columns = len(handles) if needed <= room else 1
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=TEXT, frameon=False)
+
+
+def _wrapped(name: str, width: int = NAME_WIDTH) -> str:
+    """In lines of at most `width` characters, broken at spaces, hyphens and underscores where there are any."""
+    words = re.split(r"(?<=[ _-])", name)
+    lines = [words[0]]
+    for word in words[1:]:
+        if len(lines[-1]) + len(word.rstrip()) > width:
+            lines.append(word)
+        else:
+            lines[-1] += word
+    return "\n".join(textwrap.fill(line, width) for line in lines).replace("$", r"\$")  # no mathematics
+
+
+def _figure(width: float, height: float) -> Figure:
+    """In inches. Constrained layout makes room for every label, however long."""
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure

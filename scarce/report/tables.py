@@ -1,0 +1,72 @@
+"""What the summaries of all runs share: Markdown tables, and how an AUC, its interval and a difference are written."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table whose columns line up in plain text too."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in [header, ["-" * width for width in widths], *rows]
+    ]
+    return "\n".join(lines)
+
+
+def models_table(summary: Mapping[str, Any]) -> str:
+    """The chosen model and every baseline that has a result, from `compare` and its `confidence`."""
+    interval = f"{confidence_text(summary)} interval"
+    return markdown_table(
+        ["model", "AUC", interval, "chosen minus it", interval, "p (Holm)"],
+        [
+            ["**chosen**", auc_text(summary["chosen"]), interval_text(summary["chosen"]), "", "", ""],
+            *(_baseline_row(name, row) for name, row in summary["baselines"].items() if row["available"]),
+        ],
+    )
+
+
+def cells_table(cells: list[Mapping[str, Any]]) -> str:
+    """A model's AUC by finding and shots, from its `cells` in `compare`."""
+    shots = sorted({cell["shots"] for cell in cells})
+    by_finding: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for cell in cells:
+        by_finding.setdefault(cell["finding"], {})[cell["shots"]] = cell
+    rows = []
+    for finding, row in by_finding.items():
+        positives = str(next(iter(row.values()))["test_positives"])
+        aucs = [f"{auc_text(row[k])} ({interval_text(row[k])})" if k in row else "too few" for k in shots]
+        rows.append([finding, positives, *aucs])
+    return markdown_table(["finding", "test positives", *(f"{k} shot{'s' if k > 1 else ''}" for k in shots)], rows)
+
+
+def confidence_text(summary: Mapping[str, Any]) -> str:
+    """The confidence of a summary's intervals, as in 95%."""
+    return f"{100 * summary['confidence']:g}%"
+
+
+def auc_text(row: Mapping[str, Any]) -> str:
+    """The AUC of a model or cell."""
+    return f"{row['auc']:.3f}"
+
+
+def interval_text(row: Mapping[str, Any]) -> str:
+    """Its interval."""
+    return f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+
+
+def counts_text(statuses: Mapping[str, int]) -> str:
+    """How many trials ended how."""
+    return f"{sum(statuses.values())} trials ({', '.join(f'{count} {name}' for name, count in statuses.items())})"
+
+
+def _baseline_row(name: str, row: Mapping[str, Any]) -> list[str]:
+    difference = row["difference"]
+    return [
+        name,
+        auc_text(row),
+        interval_text(row),
+        f"{difference['auc']:+.3f}",
+        f"{difference['ci_low']:+.3f} to {difference['ci_high']:+.3f}",
+        f"{difference['p_holm']:.3f}",
+    ]

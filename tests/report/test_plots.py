@@ -1,0 +1,135 @@
+from itertools import combinations
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.collections import LineCollection, PolyCollection
+from matplotlib.text import Text
+from PIL import Image
+from ranking_cases import make_ranking
+
+from scarce.errors import UserError
+from scarce.fewshot.learning_curve import fit_learning_curve
+from scarce.report.plots import learning_curves_figure, plot_learning_curves, plot_ranking, ranking_figure
+
+LONG = "supervised_on_the_pretraining_hospital_with_labels"
+NAMES = ("chosen", "pixel_statistics", "random_weights", LONG)
+SHAPES = [(0.8, 0.25, 0.4), (0.6, 0.05, 1), (0.65, 0.1, 0.5), (0.9, 0.3, 0.6)]
+MANY_SHOTS = (3, 4, 5, 100, 900, 1000)
+
+
+def curve(a, b, c, shots=(1, 5, 10, 23, 50)):
+    auc = a - b * np.array(shots, dtype=float) ** -c
+    noise = np.random.default_rng(0).normal(scale=0.015, size=(len(shots), 100))
+    columns = np.concatenate([auc[:, None], auc[:, None] + noise], axis=1)
+    return fit_learning_curve(shots, columns, np.full(100, 0.97), 0.95).describe()
+
+
+CURVES = {name: curve(*shape) for name, shape in zip(NAMES, SHAPES, strict=True)}
+MISSING = {"from_scratch": {"available": False, "reason": "scored on 3 of 10 episodes a cell"}}
+
+
+FIGURES = {
+    "one curve": lambda: learning_curves_figure({"chosen": CURVES["chosen"]}),
+    "two of long names": lambda: learning_curves_figure({f"{LONG}_again": CURVES["chosen"], LONG: CURVES[LONG]}),
+    "four curves": lambda: learning_curves_figure(CURVES | MISSING),
+    "nine curves": lambda: learning_curves_figure({f"{name}_{i}": CURVES[name] for i in range(2) for name in NAMES}),
+    "many shots": lambda: learning_curves_figure({"a": curve(0.8, 0.2, 0.4, MANY_SHOTS), "b": CURVES["chosen"]}),
+    "one method": lambda: ranking_figure(make_ranking(1)),
+    "nine methods": lambda: ranking_figure(make_ranking(9)),
+}
+
+
+@pytest.mark.parametrize("what", FIGURES)
+def test_texts_are_large_enough_whole_and_do_not_overlap(what, monkeypatch):
+    figure = FIGURES[what]()
+    figure.draw_without_rendering()  # lays the figure out
+    asked = []
+    monkeypatch.setattr(Text, "draw", lambda self, renderer: asked.append(self))
+    figure.canvas.draw()
+    drawn = [text for text in asked if text.get_visible() and text.get_text()]
+    texts = [(text.get_text(), text.get_window_extent()) for text in drawn]
+    width, height = figure.canvas.get_width_height()
+    for words, box in texts:
+        assert -1 <= box.x0 < box.x1 <= width + 1, words
+        assert -1 <= box.y0 < box.y1 <= height + 1, words
+    for (words, box), (others, beside) in combinations(texts, 2):
+        assert not box.overlaps(beside), (words, others)
+    assert all(text.get_fontsize() >= 9 for text in drawn)
+    everything = " ".join(words for words, _ in texts)
+    assert "chance" in everything
+    assert "95% intervals" in everything
+
+
+def test_every_curve_has_its_band_and_every_point_its_bar():
+    figure = learning_curves_figure(CURVES | MISSING)
+    panels = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title(loc="left").replace("\n", "") for axes in panels] == list(NAMES[1:])
+    for axes, name in zip(panels, NAMES[1:], strict=True):
+        bands = [band.get_paths()[0].vertices for band in axes.collections if isinstance(band, PolyCollection)]
+        bars = [bars.get_segments() for bars in axes.collections if isinstance(bars, LineCollection)]
+        for model, measured, beyond, ends in zip(("chosen", name), bands[::2], bands[1::2], bars, strict=True):
+            for points, vertices in (
+                ([p for p in CURVES[model]["fitted"] if p["shots"] <= 50], measured),
+                ([p for p in CURVES[model]["fitted"] if p["shots"] >= 50], beyond),
+            ):
+                for point in points:
+                    for end in ("ci_low", "ci_high"):
+                        assert np.abs(vertices - [point["shots"], point[end]]).sum(axis=1).min() < 1e-9
+            expected = [[point["ci_low"], point["ci_high"]] for point in CURVES[model]["observed"]]
+            np.testing.assert_allclose([segment[:, 1] for segment in ends], expected)
+
+
+def test_every_method_has_its_dots_and_bars_best_on_top():
+    ranking = make_ranking()
+    axes = ranking_figure(ranking).axes[0]
+    assert axes.yaxis_inverted()
+    names = [label.get_text().replace("\n", "").replace(" ", "") for label in axes.get_yticklabels()]
+    assert names == [row["method"].replace(" ", "") for row in ranking["methods"]]
+    bars = [segment[:, 0].tolist() for bars in axes.collections for segment in bars.get_segments()]
+    dots = [line.get_xdata() for line in axes.lines]
+    for row in ranking["methods"]:
+        for number in filter(None, (row, row["random"])):
+            assert any(np.allclose(bar, [number["ci_low"], number["ci_high"]]) for bar in bars)
+            assert any(np.array_equal(dot, [number["auc"]]) for dot in dots)
+        assert any(np.array_equal(dot, row["seed_aucs"]) for dot in dots)
+    assert len(bars) == 9 + 8
+    beside = axes.child_axes[0].get_yticklabels()
+    assert beside[0].get_text() == "0.680 (0.660 to 0.700), rank 1 (1 to 3)"
+
+
+def test_an_interval_beside_its_own_number_is_drawn_where_it_is():
+    ranking = make_ranking(1)
+    ranking["methods"][0].update(ci_low=0.7, ci_high=0.72)
+    axes = ranking_figure(ranking).axes[0]
+    assert any(np.allclose(segment[:, 0], [0.7, 0.72]) for bars in axes.collections for segment in bars.get_segments())
+
+
+def test_two_models_differ_in_marker_and_line_as_well_as_in_colour():
+    axes = learning_curves_figure({name: CURVES[name] for name in NAMES[:2]}).axes[0]
+    curves = [line for line in axes.lines if line.get_linestyle() in ("-", "--")]
+    assert {line.get_linestyle() for line in curves} == {"-", "--"}
+    assert len({line.get_color() for line in curves}) == 2
+    assert {line.get_marker() for line in axes.lines} >= {"o", "s"}
+
+
+def test_files_are_whole_pngs_of_150_dpi_and_nothing_global_changes(tmp_path):
+    before = dict(matplotlib.rcParams)
+    plot_ranking(tmp_path / "plots" / "ranking.png", make_ranking())
+    plot_learning_curves(tmp_path / "plots" / "curves.png", CURVES)
+    assert dict(matplotlib.rcParams) == before
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["curves.png", "ranking.png"]
+    for path in (tmp_path / "plots").iterdir():
+        with Image.open(path) as picture:
+            picture.load()
+            assert picture.format == "PNG"
+            assert picture.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+            assert min(picture.size) > 400
+    again = (tmp_path / "plots" / "curves.png").read_bytes()
+    plot_learning_curves(tmp_path / "plots" / "curves.png", CURVES)
+    assert (tmp_path / "plots" / "curves.png").read_bytes() == again
+
+
+def test_nothing_to_draw_is_said_with_the_reasons():
+    with pytest.raises(UserError, match=r"no learning curve to draw \(from_scratch: scored on 3 of 10"):
+        learning_curves_figure(MISSING)
