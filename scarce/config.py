@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from scarce.errors import UserError
+from scarce.fewshot.baselines_config import BaselinesConfig
 from scarce.fewshot.protocol import ProtocolConfig
 
 
@@ -27,8 +29,8 @@ class PretrainConfig:
     """resnet_small (for CPUs), resnet18, resnet50, convnext_tiny or vit_small; all take one channel."""
     image_size: int = 64
     """Side of the views in pixels."""
-    epochs: int = 6
-    """Passes over the pretraining images."""
+    epochs: float = 6.0
+    """Passes over the pretraining images; a part of one counts as whole steps."""
     batch_size: int = 128
     """Images a step, over all workers of a trial."""
     report_epochs: float = 1.5
@@ -73,7 +75,7 @@ class RunConfig:
     """Where a run lives."""
 
     name: str = ""
-    """The run's folder under --out; empty: ssl_aug-<pretraining hospital>-<target hospital>."""
+    """The run's folder under --out; empty: <script>-<pretraining hospital>-<target hospital>."""
     out: str = "runs"
     """Folder of all runs."""
     resume: bool = False
@@ -90,13 +92,63 @@ class SweepConfig:
     pretrain: PretrainConfig = field(default_factory=PretrainConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
 
-def run_folder(config: SweepConfig, experiment: str) -> Path:
+@dataclass(frozen=True)
+class MethodsConfig:
+    """Everything sweeps/methods.py is told; written to config.json beside its results."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    methods: tuple[str, ...] = ()
+    """Methods to compare, names in scarce.methods.REGISTRY; none: all."""
+    device_seconds: float = 25.0
+    """Seconds of training that one run of any method gets, on the device share of one trial."""
+    trials: int = 2
+    """Runs of each method's own search: the defaults, the defaults with a higher learning rate, then Optuna's."""
+    seeds: int = 3
+    """Pretraining seeds that the settings found are run with again; at least 2. Only these runs are ranked."""
+    backbone: str = "resnet_small"
+    """resnet_small (for CPUs), resnet18, resnet50, convnext_tiny or vit_small (without spark)."""
+    image_size: int = 32
+    """Side of the views in pixels."""
+    batch_size: int = 64
+    """Images a step."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the forward pass; auto is bfloat16 autocast on CUDA and float32 on CPU."""
+    seed: int = 0
+    """Seed of the samplers and of the searches' runs; repetitions take the seeds after it."""
+    concurrent: int = 0
+    """Runs at a time; 0: as many as the resources hold."""
+    cpus_per_trial: float = 1.0
+    """CPUs a run asks for; it uses as many threads."""
+    gpus_per_trial: float | None = None
+    """Share of a GPU a run gets, of its memory too; default 0.25 where there is a GPU, else 0."""
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        if self.seeds < 2:
+            raise UserError(f"--seeds must be at least 2 for an interval over pretraining seeds, got {self.seeds}")
+        if self.trials < 1 or self.device_seconds <= 0:
+            raise UserError("--trials and --device-seconds must be positive")
+
+    @property
+    def resources(self) -> SearchConfig:
+        """The part that says how runs are placed."""
+        return SearchConfig(
+            trials=max(self.trials, self.seeds),
+            concurrent=self.concurrent,
+            cpus_per_trial=self.cpus_per_trial,
+            gpus_per_trial=self.gpus_per_trial,
+        )
+
+
+def run_folder(data: DataConfig, run: RunConfig, experiment: str) -> Path:
     """The absolute path of the run's folder."""
-    hospitals = [Path(path).name for path in (config.data.pretrain, config.data.target)]
-    return (Path(config.run.out) / (config.run.name or "-".join([experiment, *hospitals]))).absolute()
+    hospitals = [Path(path).name for path in (data.pretrain, data.target)]
+    return (Path(run.out) / (run.name or "-".join([experiment, *hospitals]))).absolute()
 
 
 # The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.
@@ -105,7 +157,7 @@ L4 = SweepConfig(
         method="moco",
         backbone="resnet50",
         image_size=224,
-        epochs=200,
+        epochs=200.0,
         batch_size=384,
         report_epochs=10.0,
         precision="bfloat16",
@@ -113,3 +165,16 @@ L4 = SweepConfig(
     search=SearchConfig(trials=40, cpus_per_trial=2.0, gpus_per_trial=0.25, reduction=3),
 )
 PRESETS = {"cpu": SweepConfig(), "l4": L4}
+METHODS_PRESETS = {
+    "cpu": MethodsConfig(),
+    "l4": MethodsConfig(
+        device_seconds=4 * 3600.0,
+        trials=8,
+        backbone="resnet50",
+        image_size=224,
+        batch_size=256,
+        precision="bfloat16",
+        cpus_per_trial=2.0,
+        gpus_per_trial=0.25,
+    ),
+}

@@ -5,17 +5,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from scarce.backbones import create_backbone, export_backbone
+from scarce.backbones import Backbone, create_backbone, export_backbone
 from scarce.checkpoint import BEST_NAME, load_checkpoint
-from scarce.data.store import Dataset
 from scarce.fewshot.baselines import evaluate_baselines
 from scarce.fewshot.compare import compare
 from scarce.fewshot.evaluate import score_task
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.original import evaluate_original
 from scarce.fewshot.task import Task
+from scarce.pairing import Hospitals
 from scarce.pretrain import build_method
 from scarce.provenance import describe_environment
 from scarce.settings import Settings
@@ -23,7 +22,7 @@ from scarce.trial import TrialContext, worker_device
 from scarce.trials import TrialRecord
 
 
-def load_trained_backbone(context: TrialContext, settings: Settings) -> nn.Module:
+def load_trained_backbone(context: TrialContext, settings: Settings) -> Backbone:
     """The backbone of a trial's best checkpoint, on the CPU, in eval mode."""
     method = build_method(settings.recipe)
     state = load_checkpoint(context.trial_folder(settings) / BEST_NAME, torch.device("cpu"))
@@ -32,7 +31,7 @@ def load_trained_backbone(context: TrialContext, settings: Settings) -> nn.Modul
 
 
 def evaluate_chosen(
-    context: TrialContext, chosen: TrialRecord, target: Dataset, val_task: Task, test_task: Task
+    context: TrialContext, chosen: TrialRecord, hospitals: Hospitals, val_task: Task, test_task: Task
 ) -> dict[str, Any]:
     """Score the chosen trial and every baseline on test, export the chosen backbone to `best/`.
 
@@ -45,19 +44,24 @@ def evaluate_chosen(
     trained = load_trained_backbone(context, settings).to(device)
     untrained = create_backbone(pretrain.backbone, pretrain.seed).to(device)
 
-    def features_of(images: np.ndarray) -> np.ndarray:
-        return extract_features(trained, images, pretrain.image_size, device)
+    def features_of(images: np.ndarray, positions: bool = False) -> np.ndarray:
+        return extract_features(trained, images, pretrain.image_size, device, positions=positions)
 
     scores = {
-        "chosen": score_task(test_task, features_of(test_task.images), settings.probe),
+        "chosen": score_task(test_task, features_of(test_task.images, settings.probe.uses_positions), settings.probe),
         **evaluate_baselines(val_task, test_task, untrained, pretrain.image_size, device),
     }
-    result = compare(test_task, scores, context.config.protocol)
+    result = compare(test_task, scores, context.config.protocol, context.config.protocol.target_auc)
     if context.config.protocol.protocol == "original":
-        result["original"] = evaluate_original(target, features_of, context.config.protocol.findings)
+        result["original"] = evaluate_original(hospitals.target, features_of, context.config.protocol.findings)
     card = {
         "settings": asdict(settings),
         "trial": chosen.identity,
+        "data": {
+            "pretrain": hospitals.pretraining.manifest.hospital,
+            "target": hospitals.target.manifest.hospital,
+            "fractions": list(context.config.protocol.fractions),
+        },
         "input": "float32 [N, 1, S, S], (intensity in [0, 1] - 0.5) / 0.25",
         "test": {key: result["chosen"][key] for key in ("auc", "ci_low", "ci_high")},
         "environment": describe_environment(),

@@ -77,8 +77,8 @@ def pretrain(
         join_batch_norms(method, device)
     optimiser = build_optimiser(method, recipe.optimiser, config.batch_size, device)
     watched, images = hold_out(images, recipe, method, device)
-    total_steps = config.epochs * steps_an_epoch(config, len(images))
-    steps_per_epoch = total_steps // config.epochs
+    steps_per_epoch = steps_an_epoch(config, len(images))
+    total_steps = whole_steps(config.epochs, steps_per_epoch)
     report_steps = max(1, round(config.report_epochs * steps_per_epoch))
 
     step, history = 0, []
@@ -162,7 +162,12 @@ def count_held_out(images: int) -> int:
 
 def count_steps(config: PretrainConfig, images: int) -> int:
     """Optimiser steps of a whole run over so many images, held-out ones included."""
-    return config.epochs * steps_an_epoch(config, images - count_held_out(images))
+    return whole_steps(config.epochs, steps_an_epoch(config, images - count_held_out(images)))
+
+
+def whole_steps(epochs: float, steps_per_epoch: int) -> int:
+    """The fewest whole steps that make up so many epochs; at least one."""
+    return max(1, math.ceil(epochs * steps_per_epoch - 1e-6))
 
 
 def build_method(recipe: Recipe) -> Method:

@@ -25,7 +25,7 @@ class Pruner(FIFOScheduler):
     run's folder, in the order in which trials reached them, so that a decision can be repeated after a restart.
     """
 
-    def __init__(self, folder: Path, epochs: int, reduction: int, metric: str) -> None:
+    def __init__(self, folder: Path, epochs: float, reduction: int, metric: str) -> None:
         super().__init__()
         self.path = folder / RUNGS_NAME
         self.score = metric  # `metric` is taken by the base class

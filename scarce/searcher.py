@@ -1,38 +1,20 @@
-"""Optuna through Ray Tune: the sampler, and what it is told about pruned, failed and finished trials."""
+"""Optuna through Ray Tune: what the sampler is told about pruned, failed and finished trials."""
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
-from scarce.space import Choice, Dimension
+from scarce.optuna_space import make_sampler, to_distributions
 from scarce.trials import read_trials
 
+__all__ = ["METRIC", "Searcher", "make_sampler", "to_distributions"]
+
 METRIC = "val_auc"
-
-
-def to_distributions(space: Mapping[str, Dimension]) -> dict[str, BaseDistribution]:
-    """A search space in Optuna's terms."""
-    return {
-        key: CategoricalDistribution(dimension.values)
-        if isinstance(dimension, Choice)
-        else FloatDistribution(dimension.low, dimension.high, log=dimension.log)
-        for key, dimension in space.items()
-    }
-
-
-def make_sampler(name: str, seed: int, trials: int) -> optuna.samplers.BaseSampler:
-    """Multivariate TPE (after a quarter of the trials, at most ten, at random) or random search."""
-    if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=max(1, min(10, trials // 4))
-    )
 
 
 class Searcher(OptunaSearch):
@@ -47,13 +29,13 @@ class Searcher(OptunaSearch):
         self,
         space: dict[str, BaseDistribution],
         sampler: optuna.samplers.BaseSampler,
-        start: dict[str, Any],
-        epochs: int,
+        points: list[dict[str, Any]],
+        epochs: float,
         folder: Path,
     ) -> None:
-        """Search `space`, starting with the point `start`; trials of `epochs` live below the run's `folder`."""
+        """Search `space`, the given points first; trials of `epochs` live below the run's `folder`."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        super().__init__(space=space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=[start])
+        super().__init__(space=space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=points)
         self.distributions = space
         self.epochs = epochs
         self.folder = folder

@@ -1,6 +1,7 @@
 """One trial's settings: the defaults, what the sampler chose and what the user fixed, resolved into typed configs.
 
-A setting's key is `part.field`, as in `views.crop_min`, `method.temperature`, `optimiser.lr` and `probe.C`.
+A setting's key is `part.field`, as in `views.crop_min`, `method.temperature`, `optimiser.lr` and `probe.C`. Of the
+pretraining run's own fields only `pretrain.seed` is one: the others decide what a trial costs, and have flags.
 """
 
 from collections.abc import Iterable, Mapping
@@ -90,7 +91,13 @@ def values_of(settings: Settings, keys: Iterable[str]) -> dict[str, Value]:
 
 def _parts(settings: Settings) -> dict[str, Any]:
     recipe = settings.recipe
-    return {"views": recipe.views, "method": recipe.method, "optimiser": recipe.optimiser, "probe": settings.probe}
+    return {
+        "views": recipe.views,
+        "method": recipe.method,
+        "optimiser": recipe.optimiser,
+        "pretrain": recipe.pretrain,
+        "probe": settings.probe,
+    }
 
 
 def _values(settings: Settings) -> dict[str, Value]:
@@ -98,4 +105,5 @@ def _values(settings: Settings) -> dict[str, Value]:
         f"{part}.{field.name}": getattr(owner, field.name)
         for part, owner in _parts(settings).items()
         for field in fields(owner)
+        if part != "pretrain" or field.name == "seed"
     }

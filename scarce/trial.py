@@ -97,7 +97,9 @@ def train_worker(
     stop = context.config.search.stop_on_collapse
 
     def evaluate(backbone: nn.Module) -> Metrics:
-        features = extract_features(backbone, task.images, recipe.pretrain.image_size, device)
+        features = extract_features(
+            backbone, task.images, recipe.pretrain.image_size, device, positions=settings.probe.uses_positions
+        )
         return validation(task, score_task(task, features, settings.probe))
 
     if rank() != 0:

@@ -57,7 +57,7 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     return records
 
 
-def write_trials_table(path: Path, records: list[TrialRecord], failed: Collection[str], epochs: int) -> pd.DataFrame:
+def write_trials_table(path: Path, records: list[TrialRecord], failed: Collection[str], epochs: float) -> pd.DataFrame:
     """Write and return `trials.parquet`: a row a trial, best validation AUC first; one column a searched setting.
 
     Args:
@@ -85,7 +85,7 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
     return frame
 
 
-def _status(record: TrialRecord, failed: Collection[str], epochs: int) -> str:
+def _status(record: TrialRecord, failed: Collection[str], epochs: float) -> str:
     if record.identity in failed:
         return "failed"
     if record.collapse is not None:

@@ -11,37 +11,14 @@ fresh seeds, beside the baselines that every result has to beat.
 
 import sys
 
-import tyro
-
-from scarce.config import PRESETS, SweepConfig
-from scarce.errors import UserError, run_or_exit
-
-
-def parse_config(arguments: list[str]) -> SweepConfig:
-    """The command line over the defaults of a preset."""
-    preset, rest = "cpu", []
-    words = iter(arguments)
-    for word in words:
-        if word == "--preset":
-            preset = next(words, "")
-        elif word.startswith("--preset="):
-            preset = word.partition("=")[2]
-        else:
-            rest.append(word)
-    if preset not in PRESETS:
-        raise UserError(f"--preset {preset}: expected one of {', '.join(PRESETS)}")
-    return tyro.cli(
-        SweepConfig,
-        args=rest,
-        default=PRESETS[preset],
-        description=f"{__doc__}\nThe defaults below are those of --preset {preset}; presets: {', '.join(PRESETS)}.",
-        config=(tyro.conf.OmitArgPrefixes,),
-    )
+from scarce.command_line import parse
+from scarce.config import PRESETS
+from scarce.errors import run_or_exit
 
 
 def main() -> None:
     """Search, evaluate, write runs/<name>/."""
-    config = parse_config(sys.argv[1:])
+    config = parse(sys.argv[1:], PRESETS, __doc__)
 
     # Imported here, so that --help does not wait for torch and Ray.
     from scarce.settings import search_space

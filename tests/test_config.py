@@ -1,11 +1,31 @@
 from pathlib import Path
 
-from scarce.config import DataConfig, RunConfig, SweepConfig, run_folder
+import pytest
+
+from scarce.command_line import parse
+from scarce.config import METHODS_PRESETS, PRESETS, DataConfig, MethodsConfig, RunConfig, run_folder
+from scarce.errors import UserError
 
 
 def test_a_run_is_named_after_its_hospitals_unless_it_has_a_name(tmp_path: Path):
     data = DataConfig("data/nih", "data/padchest/")
-    unnamed, named = (SweepConfig(data=data, run=RunConfig(name=name, out=str(tmp_path))) for name in ("", "first"))
-    assert run_folder(unnamed, "ssl_aug") == tmp_path / "ssl_aug-nih-padchest"
-    assert run_folder(named, "ssl_aug") == tmp_path / "first"
-    assert run_folder(SweepConfig(), "ssl_aug") == Path.cwd() / "runs" / "ssl_aug-phantom-a-phantom-b"
+    unnamed, named = (RunConfig(name=name, out=str(tmp_path)) for name in ("", "first"))
+    assert run_folder(data, unnamed, "ssl_aug") == tmp_path / "ssl_aug-nih-padchest"
+    assert run_folder(data, named, "ssl_aug") == tmp_path / "first"
+    assert run_folder(DataConfig(), RunConfig(), "methods") == Path.cwd() / "runs" / "methods-phantom-a-phantom-b"
+
+
+def test_flags_override_a_preset_wherever_it_stands():
+    l4 = PRESETS["l4"].pretrain
+    for arguments in (["--preset", "l4", "--batch-size", "64"], ["--batch-size", "64", "--preset=l4"]):
+        config = parse(arguments, PRESETS, "")
+        assert (config.pretrain.batch_size, config.pretrain.backbone) == (64, l4.backbone)
+    assert parse([], METHODS_PRESETS, "") == MethodsConfig()
+    with pytest.raises(UserError, match="expected one of cpu, l4"):
+        parse(["--preset", "h100"], PRESETS, "")
+
+
+@pytest.mark.parametrize("values", [{"seeds": 1}, {"trials": 0}, {"device_seconds": 0.0}])
+def test_a_contest_without_an_interval_or_a_budget_is_refused(values):
+    with pytest.raises(UserError, match="--"):
+        MethodsConfig(**values)

@@ -18,8 +18,9 @@ from scarce.config import DataConfig, PretrainConfig, SweepConfig
 from scarce.data.feed import load_feed
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
+from scarce.pairing import Hospitals
 from scarce.settings import search_space
-from scarce.sweep import Hospitals, run_sweep
+from scarce.sweep import run_sweep
 
 BASELINES = {"pixel_statistics", "pixels_16", "random_forest", "random_weights", "from_scratch", "imagenet"}
 
@@ -102,7 +103,9 @@ def test_trials_are_pruned_or_done_and_their_checkpoints_bounded(finished: Path)
 def test_the_exported_backbone_is_the_chosen_trials(finished: Path):
     card = json.loads((finished / "best" / "card.json").read_text())
     best = torch.load(finished / "trials" / card["trial"] / "best.pt", weights_only=True)
-    backbone = load_backbone(finished / "best")
+    backbone, again = load_backbone(finished / "best")
+    assert again == card
+    assert card["data"]["target"] == "phantom-b"
     for key, value in backbone.state_dict().items():
         assert torch.equal(value, best["method"][f"backbone.{key}"])
 
@@ -134,16 +137,17 @@ def test_same_hospital_keeps_held_out_patients_from_pretraining(folder: Path):
     config = replace(config, data=DataConfig(str(folder / "b"), str(folder / "b")))
     dataset = open_dataset(folder / "b")
     hospitals = Hospitals(dataset, dataset)
-    left_out = hospitals.patients_to_leave_out(config)
+    fractions = config.protocol.fractions
+    left_out = hospitals.patients_to_leave_out(fractions)
     feed = load_feed(dataset, without_patients=left_out, largest_size=64)
-    check = hospitals.check_leak(config, left_out, feed)
+    check = hospitals.check_leak(fractions, left_out, feed)
     assert 0 < feed.images < dataset.manifest.images
     assert check["images_left_out"] == dataset.manifest.images - feed.images
     metadata = dataset.metadata()
     kept = np.flatnonzero(~metadata["patient_id"].isin(left_out))
     assert np.array_equal(np.concatenate(feed.open().blocks), dataset.pixels(kept))
     with pytest.raises(RuntimeError, match="held-out"):
-        hospitals.check_leak(config, sorted(left_out)[1:], load_feed(dataset, largest_size=64))
+        hospitals.check_leak(fractions, sorted(left_out)[1:], load_feed(dataset, largest_size=64))
 
 
 def test_feed_reduces_images_and_shares_them_without_a_copy(folder: Path):
@@ -200,7 +204,7 @@ def test_an_exported_resnet_loads_into_torchvision(tmp_path: Path):
     theirs.fc = torch.nn.Identity()
     x = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(theirs.eval()(x.repeat(1, 3, 1, 1)), ours(x), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(load_backbone(tmp_path)(x), ours(x), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(load_backbone(tmp_path)[0](x), ours(x), atol=1e-4, rtol=1e-4)
 
 
 def test_no_backbone_to_load(tmp_path: Path):

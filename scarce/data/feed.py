@@ -4,16 +4,14 @@ Trials get references to Arrow blocks and map them without a copy. Only the pixe
 where a patient must be left out, and dropped in the same step.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import ray
-from PIL import Image
 
-from scarce.data.pixels import Pixels
+from scarce.data.pixels import Pixels, reduce_images
 from scarce.data.store import Dataset, pixel_array, pixel_column
 from scarce.errors import UserError
 
@@ -68,14 +66,6 @@ def load_feed(dataset: Dataset, *, without_patients: Iterable[str] = (), largest
     if images == 0:
         raise UserError(f"no image of {dataset.path} is left for pretraining: every patient is held out for validation")
     return Feed(tuple(blocks), size, images)
-
-
-def reduce_images(images: np.ndarray, size: int) -> np.ndarray:
-    """Reduce uint8 images [N, H, W] to `size` × `size`, Lanczos."""
-    reduced: Sequence[np.ndarray] = [
-        np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS)) for image in images
-    ]
-    return np.stack(reduced) if len(images) else np.empty((0, size, size), np.uint8)
 
 
 @ray.remote(num_cpus=0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from PIL import Image
 
 
 class Pixels:
@@ -46,3 +47,11 @@ class Pixels:
             here = block_of == number
             out[here] = self.blocks[number][index[here] - self._starts[number]]
         return out
+
+
+def reduce_images(images: np.ndarray, size: int) -> np.ndarray:
+    """Reduce uint8 images [N, H, W] to `size` × `size`, Lanczos."""
+    reduced: Sequence[np.ndarray] = [
+        np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.LANCZOS)) for image in images
+    ]
+    return np.stack(reduced) if len(images) else np.empty((0, size, size), np.uint8)

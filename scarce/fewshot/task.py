@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from scarce.data.pixels import reduce_images
 from scarce.data.splits import image_splits
 from scarce.data.store import Dataset
 from scarce.fewshot.episodes import Episode, choose_findings, draw_episodes, label_matrix, negative_images
@@ -76,15 +77,24 @@ class Scores:
 
 
 def build_task(
-    dataset: Dataset, config: ProtocolConfig, *, held_out: Literal["val", "test"], seeds: Sequence[int]
+    dataset: Dataset,
+    config: ProtocolConfig,
+    *,
+    held_out: Literal["val", "test"],
+    seeds: Sequence[int] | None = None,
+    largest_size: int | None = None,
 ) -> Task:
     """The task of the labelled hospital `dataset`, scored on its `held_out` split.
+
+    With the protocol's seeds for that split, or `seeds`. Images larger than `largest_size` pixels a side are reduced to
+    it (Lanczos), as backbones would see no more of them.
 
     Images without labels (None) enter only `reference`, where no label is looked at.
 
     Raises:
         UserError: no finding has enough patients; see `choose_findings`.
     """
+    seeds = config.seeds(held_out) if seeds is None else seeds
     metadata = dataset.metadata()
     split = image_splits(metadata, config.fractions)
     findings = choose_findings(metadata, split, config)
@@ -119,9 +129,12 @@ def build_task(
     needed = np.unique(np.concatenate([*in_episodes, *evaluated, reference]))
     moved = np.full(len(metadata), -1)
     moved[needed] = np.arange(len(needed))
+    images = dataset.pixels(needed)
+    if largest_size is not None and images.shape[1] > largest_size:
+        images = reduce_images(images, largest_size)
     return Task(
         held_out=held_out,
-        images=dataset.pixels(needed),
+        images=images,
         image_ids=image_ids[needed],
         patients=patients[needed],
         labels=labels[needed],

@@ -74,9 +74,9 @@ class DINO(Method):
 
     @classmethod
     def default_config(cls, images: int, steps: int) -> DINOConfig:
-        """The defaults; in a short run the teacher trails at most a twentieth of the run behind."""
+        """The defaults; in a short run the teacher trails at most a fiftieth of the run behind."""
         whole = cls.Config()
-        return replace(whole, momentum=min(whole.momentum, max(0.0, 1 - 20 / steps)))
+        return replace(whole, momentum=min(whole.momentum, max(0.0, 1 - 50 / steps)))
 
     def views(self, image_size: int, config: ViewConfig) -> list[tuple[int, ViewConfig]]:
         """Two global views, then local ones: smaller views of smaller crops (section 3.1)."""

@@ -47,9 +47,9 @@ class MoCoV3(Method):
 
     @classmethod
     def default_config(cls, images: int, steps: int) -> MoCoV3Config:
-        """The paper's momentum; in a short run the key encoder trails at most a twentieth of the run behind."""
+        """The paper's momentum; in a short run the key encoder trails at most a fiftieth of the run behind."""
         paper = cls.Config()
-        return replace(paper, momentum=min(paper.momentum, max(0.0, 1 - 20 / steps)))
+        return replace(paper, momentum=min(paper.momentum, max(0.0, 1 - 50 / steps)))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The symmetrised loss of two views, float32 [B, 1, S, S] each."""

@@ -29,7 +29,7 @@ class VICReg(Method):
 
     Config = VICRegConfig
     # Paper: LARS for batches of 2048; AdamW does as well at the batches that fit one card.
-    OPTIMISER = OptimiserConfig("adamw", lr=1e-3, reference_batch=128, weight_decay=1e-4)
+    OPTIMISER = OptimiserConfig("adamw", lr=4e-3, reference_batch=128, weight_decay=1e-4)
     SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {
         "invariance_weight": Float(5.0, 50.0, log=True),
         "variance_weight": Float(5.0, 50.0, log=True),

@@ -1,0 +1,98 @@
+"""One search: trials under Ray Tune with Optuna over one method's settings."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+from ray import tune
+
+from scarce.data.feed import Feed
+from scarce.fewshot.task import Task
+from scarce.optuna_space import make_sampler, to_distributions
+from scarce.pruner import Pruner
+from scarce.report.console import TrialLines
+from scarce.resources import Plan
+from scarce.searcher import METRIC, Searcher
+from scarce.settings import Value
+from scarce.space import Dimension
+from scarce.trial import TrialContext, run_trial
+
+TUNE_NAME = "tune"
+
+
+def prepare_ray() -> None:
+    """What Tune and Train read from the environment; before Ray starts."""
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # trials write their own TensorBoard files, while they run
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a banner even where verbose=0
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would return as if the search had ended
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # seconds between Tune's snapshots; by default 10 are lost to kill -9
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # also paces the reports of worker groups
+
+
+def search(
+    context: TrialContext,
+    space: Mapping[str, Dimension],
+    plan: Plan,
+    feed: Feed,
+    task: Task,
+    *,
+    points: Sequence[Mapping[str, Value]],
+    trials: int,
+    prune: bool = True,
+) -> dict[str, str]:
+    """Run the trials, going on where an interrupted search in the same folder stopped.
+
+    Args:
+        context: what the trials share; `context.folder` is the search's own.
+        space: what is searched.
+        plan: how trials are placed.
+        feed: the images to pretrain on.
+        task: the val task.
+        points: settings to try first, in order, each with a value for all of `space`.
+        trials: how many to run, those of `points` included.
+        prune: whether trials that fall behind are stopped early.
+
+    Returns:
+        The trials that failed for good, by identity, with the last line of their errors.
+    """
+    config = context.config
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, context=context, feed=feed, task=task), plan.trial_resources
+    )
+    path = str(context.folder / TUNE_NAME)
+    if config.run.resume and tune.Tuner.can_restore(path):
+        tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=False)
+    else:
+        searcher = Searcher(
+            to_distributions(space),
+            make_sampler(config.search.sampler, config.pretrain.seed, trials),
+            points=[dict(point) for point in points],
+            epochs=config.pretrain.epochs,
+            folder=context.folder,
+        )
+        pruner = Pruner(context.folder, config.pretrain.epochs, config.search.reduction, METRIC) if prune else None
+        tuner = tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(
+                metric=METRIC,
+                mode="max",
+                search_alg=searcher,
+                scheduler=pruner,
+                num_samples=trials,
+                max_concurrent_trials=plan.concurrent,
+                time_budget_s=config.search.budget_hours * 3600 or None,
+                trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=TUNE_NAME,
+                storage_path=str(context.folder),
+                callbacks=[TrialLines(config.pretrain.epochs)],
+                failure_config=tune.FailureConfig(max_failures=2),
+                verbose=0,
+            ),
+        )
+    results = tuner.fit()
+    return {
+        context.trial_folder(context.settings(result.config or {})).name: str(result.error).strip().rpartition("\n")[2]
+        for result in map(results.__getitem__, range(len(results)))
+        if result.error
+    }
