@@ -1,0 +1,41 @@
+"""The settings of a sweep over one finished backbone, without torch: the command line is made from them."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from scarce.errors import UserError
+from scarce.fewshot.protocol import ProtocolConfig
+
+
+@dataclass(frozen=True)
+class FrozenConfig:
+    """Everything such a sweep is told; written to config.json beside its results."""
+
+    checkpoint: str
+    """The backbone: a folder with backbone.safetensors and card.json, or the folder of a run whose best/ is one."""
+    target: str = "phantom-b"
+    """Labelled images of the hospital that the classifier is for: a converted folder, or phantom-b."""
+    trials: int = 40
+    """Settings to try; the first one is the defaults."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """Optuna's sampler: multivariate TPE, or random search."""
+    seed: int = 0
+    """Seed of the sampler."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto is the GPU where there is one."""
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    name: str = ""
+    """The run's folder under --out; empty: <experiment>-<checkpoint>-<target>."""
+    out: str = "runs"
+    """Folder of all runs."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise UserError(f"--trials must be at least 1, got {self.trials}")
+
+    def folder(self, experiment: str) -> Path:
+        """The absolute path of the run's folder."""
+        checkpoint = Path(self.checkpoint).absolute()
+        run = checkpoint.parent.name if checkpoint.name == "best" else checkpoint.name
+        return (Path(self.out) / (self.name or f"{experiment}-{run}-{Path(self.target).name}")).absolute()
