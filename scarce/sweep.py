@@ -13,6 +13,7 @@ from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
 from scarce.pairing import Hospitals
+from scarce.report.plots import plot_learning_curves
 from scarce.report.summary import summary_markdown
 from scarce.resources import check_disk, plan_resources
 from scarce.run_files import SUMMARY_NAME, prepare_folder
@@ -30,8 +31,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     """Search `space`, evaluate the best trial on test beside the baselines, and write everything to the run's folder.
 
     Returns:
-        The run's folder: config.json, trials.parquet, summary.json, summary.md, best/, tensorboard/,
-        trials/, rungs.json and tune/ (what a resume needs).
+        The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
+        of shots on), best/, tensorboard/, trials/, rungs.json and tune/ (what a resume needs).
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -86,6 +87,13 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         "confidence": config.protocol.confidence,
     }
     write_json(folder / SUMMARY_NAME, summary)
+    curves = {
+        name: row["learning_curve"]
+        for name, row in {"chosen": summary["chosen"], **summary["baselines"]}.items()
+        if row.get("learning_curve", {}).get("available")
+    }
+    if curves:
+        plot_learning_curves(folder / "learning_curves.png", curves)
     text = summary_markdown(summary, trials)
     write_text(folder / "summary.md", text)
     print(f"\n{text}\nWritten to {folder}")

@@ -10,6 +10,7 @@ from scarce.report.tables import (
     confidence_text,
     counts_text,
     interval_text,
+    learning_curve_text,
     markdown_table,
     models_table,
 )
@@ -28,6 +29,8 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
         *(f"No {name}: {row['reason']}." for name, row in summary["baselines"].items() if not row["available"]),
         "## By finding and shots",
         cells_table(chosen["cells"]),
+        "## How many labels",
+        learning_curve_text(chosen["learning_curve"]),
         "## Search",
         f"{counts_text(search['trials'])} in {search['seconds'] / 60:.1f} minutes. Chosen on validation: trial "
         f"{search['chosen_trial']}, AUC {search['val_auc']:.3f} ± {search['val_auc_se']:.3f} (s.e. over seeds).",

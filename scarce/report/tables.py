@@ -63,10 +63,32 @@ def counts_text(statuses: Mapping[str, int]) -> str:
 def _baseline_row(name: str, row: Mapping[str, Any]) -> list[str]:
     difference = row["difference"]
     return [
-        name,
+        f"{name} ({row['seeds']} seeds)" if "seeds" in row else name,
         auc_text(row),
         interval_text(row),
         f"{difference['auc']:+.3f}",
         f"{difference['ci_low']:+.3f} to {difference['ci_high']:+.3f}",
         f"{difference['p_holm']:.3f}",
     ]
+
+
+def learning_curve_text(curve: Mapping[str, Any]) -> str:
+    """What a learning curve from `compare` says: its law with intervals, and how many labels its target would take."""
+    if not curve["available"]:
+        return f"No learning curve: {curve['reason'].rstrip('.')}."
+    a, b, c = (_parameter_text(curve[name]) for name in "abc")
+    words = [
+        f"AUC(n) = a - b n^-c of n positives and as many negatives, with {100 * curve['confidence']:g}% intervals: "
+        f"a = {a}, b = {b}, c = {c}; residual {curve['residual_rms']:.3f}. Over {', '.join(curve['findings'])}."
+    ]
+    if curve["left_out"]:
+        words.append(f"Left out, for lack of a number of shots: {', '.join(curve['left_out'])}.")
+    if "labels_for" in curve:
+        words.append(f"An AUC of {curve['labels_for']['target']:g} would take {curve['labels_for']['text']}.")
+    return " ".join(words)
+
+
+def _parameter_text(parameter: Mapping[str, float | None]) -> str:
+    if parameter["value"] is None:
+        return "unknown (flat)"
+    return f"{parameter['value']:.3f} ({parameter['ci_low']:.3f} to {parameter['ci_high']:.3f})"

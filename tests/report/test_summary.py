@@ -1,11 +1,13 @@
 import pandas as pd
 
 from scarce.report.summary import summary_markdown, verdict
+from scarce.report.tables import learning_curve_text
 
 
 def model(auc: float, low: float, high: float) -> dict:
     cell = {"finding": "hernia", "shots": 5, "auc": auc, "ci_low": low, "ci_high": high, "test_positives": 7}
-    return {"auc": auc, "ci_low": low, "ci_high": high, "p_chance": 0.2, "cells": [cell]}
+    curve = {"available": False, "reason": "it needs at least 3 different numbers of shots"}
+    return {"auc": auc, "ci_low": low, "ci_high": high, "p_chance": 0.2, "cells": [cell], "learning_curve": curve}
 
 
 def baseline(auc: float, low: float, high: float, difference: tuple[float, float, float]) -> dict:
@@ -34,7 +36,10 @@ def summary(low: float = 0.55) -> dict:
     }
 
 
-TRIALS = pd.DataFrame([{"trial": "fed", "status": "done", "epoch": 4.0, "val_auc": 0.61, "val_auc_se": 0.01}])
+SIGNS = {"embedding_std": 0.5, "effective_rank": 20.0, "alignment": 0.3, "uniformity": -2.0}
+DONE = {"trial": "fed", "status": "done", "epoch": 4.0, "val_auc": 0.61, "val_auc_se": 0.01, "collapse": None, **SIGNS}
+DEAD = {**DONE, "trial": "abc", "status": "collapsed", "collapse": "effective_rank is 1.1, below 2.2"}
+TRIALS = pd.DataFrame([DONE, DEAD])
 
 
 def test_verdict_says_what_was_beaten_what_not_and_what_won():
@@ -63,6 +68,33 @@ def test_every_number_has_its_interval_and_nothing_is_left_out():
     for line in text.splitlines():
         if line.startswith(("| random", "| pixels", "| **chosen")):
             assert " to " in line
-    for words in ("No imagenet: no file was given", "3 trials (2 done, 1 pruned)", "1.5 minutes", "loss is nan"):
+    for words in (
+        "collapsed: effective_rank is 1.1, below 2.2",
+        "No learning curve: it needs at least 3",
+        "No imagenet: no file was given",
+        "3 trials (2 done, 1 pruned)",
+        "1.5 minutes",
+        "loss is nan",
+    ):
         assert words in text
     assert "| hernia  | 7 " in text
+
+
+def test_a_learning_curve_is_told_with_its_intervals_and_its_target():
+    def number(value: float | None) -> dict[str, float | None]:
+        return {"value": value, "ci_low": value, "ci_high": value}
+
+    curve = {
+        "available": True,
+        "confidence": 0.95,
+        "residual_rms": 0.004,
+        "findings": ["hernia"],
+        "left_out": ["mass"],
+        "a": number(0.9),
+        "b": number(0.3),
+        "c": number(None),
+        "labels_for": {"target": 0.8, "text": "40 positives (95% interval 20 to 90)"},
+    }
+    text = learning_curve_text(curve)
+    for words in ("a = 0.900 (0.900 to 0.900)", "c = unknown (flat)", "mass", "AUC of 0.8 would take 40 positives"):
+        assert words in text
