@@ -7,8 +7,8 @@ BIN := .venv/bin
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
 
-test: lint ## ruff, mypy, pytest
-	$(BIN)/pytest
+test: lint ## ruff, mypy, pytest in two processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
 
 lint: install
 	$(BIN)/ruff check .

@@ -79,7 +79,7 @@ def pretrain(
     watched, images = hold_out(images, recipe, method, device)
     steps_per_epoch = steps_an_epoch(config, len(images))
     total_steps = whole_steps(config.epochs, steps_per_epoch)
-    report_steps = max(1, round(config.report_epochs * steps_per_epoch))
+    report_steps = whole_steps(config.report_epochs, steps_per_epoch)
 
     step, history = 0, []
     state = load_last_checkpoint(folder, device)

@@ -24,12 +24,9 @@ CPU = torch.device("cpu")
 SMALL: dict[str, dict[str, Any]] = {
     "moco": {"dim": 8, "queue": 32},
     "moco_plain": {"dim": 8, "queue": 32},
-    "moco_v3": {"width": 32, "dim": 8},
-    "barlow_twins": {"projector": 16},
-    "vicreg": {"width": 16},
-    "byol": {"width": 32, "dim": 8},
-    "simsiam": {"dim": 16, "bottleneck": 8},
-    "dino": {"prototypes": 16, "width": 16, "bottleneck": 8, "local_views": 2},
+    "moco_v3": {"dim": 8},
+    "byol": {"dim": 8},
+    "dino": {"prototypes": 16, "bottleneck": 8, "local_views": 2},
     "spark": {"decoder_width": 32},
 }
 

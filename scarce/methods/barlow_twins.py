@@ -9,7 +9,7 @@ from torch import Tensor
 from scarce.backbones import Backbone
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import at_least_float32, mlp
+from scarce.methods.heads import at_least_float32, mlp, scaled
 from scarce.space import Dimension, Float
 
 
@@ -17,7 +17,7 @@ from scarce.space import Dimension, Float
 class BarlowTwinsConfig(MethodConfig):
     """Barlow Twins' settings."""
 
-    projector: int = 2048  # width of the three projector layers; paper: 8192
+    expansion: float = 4.0  # width of the three projector layers over the backbone's; paper: 8192 over 2048
     redundancy_weight: float = 0.005  # lambda of equation 1
 
 
@@ -32,7 +32,7 @@ class BarlowTwins(Method):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        width = config.projector
+        width = scaled(config.expansion, backbone.feature_dim)
         self.projector = mlp(backbone.feature_dim, width, width, width, batch_norm=True)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class BarlowTwins(Method):
         return barlow_loss(gather(one), gather(other), self.config.redundancy_weight)
 
     def embed(self, x: Tensor) -> Tensor:
-        """The projection, [B, 1, S, S] to [B, projector]."""
+        """The projection, [B, 1, S, S] to [B, D]."""
         return self.projector(self.backbone(x))
 
 

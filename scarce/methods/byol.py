@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scarce.backbones import Backbone
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import at_least_float32, mlp
+from scarce.methods.heads import at_least_float32, mlp, scaled
 from scarce.methods.momentum import follow, frozen_copy, rising_momentum
 from scarce.space import Dimension, Float
 
@@ -18,7 +18,7 @@ from scarce.space import Dimension, Float
 class BYOLConfig(MethodConfig):
     """BYOL's settings."""
 
-    width: int = 2048  # of the hidden layers of projector and predictor; paper: 4096
+    expansion: float = 2.0  # width of the hidden layers over the backbone's; paper: 4096 over 2048
     dim: int = 256  # length of a projection
     momentum: float = 0.996  # of the target network at the start; rises to 1
 
@@ -35,8 +35,9 @@ class BYOL(Method):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        self.projector = mlp(backbone.feature_dim, config.width, config.dim, batch_norm=True)
-        self.predictor = mlp(config.dim, config.width, config.dim, batch_norm=True)
+        width = scaled(config.expansion, backbone.feature_dim)
+        self.projector = mlp(backbone.feature_dim, width, config.dim, batch_norm=True)
+        self.predictor = mlp(config.dim, width, config.dim, batch_norm=True)
         self.target = frozen_copy(backbone, self.projector)
 
     @classmethod

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scarce.backbones import Backbone
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import at_least_float32
+from scarce.methods.heads import at_least_float32, scaled
 from scarce.methods.momentum import follow, frozen_copy, rising_momentum
 from scarce.space import Choice, Dimension, Float
 from scarce.views import ViewConfig
@@ -30,7 +30,7 @@ class DINOConfig(MethodConfig):
     """
 
     prototypes: int = 4096  # outputs of the head; paper: 65,536 for ImageNet's 1.3 million images
-    width: int = 2048  # of the head's hidden layers
+    expansion: float = 1.0  # width of the head's hidden layers over the backbone's; paper: 2048 over 2048
     head_batch_norm: bool = True  # in the head's hidden layers
     bottleneck: int = 256  # length of the normalised vector before the prototypes
     local_views: int = 8
@@ -131,12 +131,13 @@ class DINOHead(nn.Module):
 
     def __init__(self, feature_dim: int, config: DINOConfig) -> None:
         super().__init__()
+        width = scaled(config.expansion, feature_dim)
         layers: list[nn.Module] = []
-        for incoming in (feature_dim, config.width):
-            layers += [nn.Linear(incoming, config.width)]
-            layers += [nn.BatchNorm1d(config.width)] if config.head_batch_norm else []
+        for incoming in (feature_dim, width):
+            layers += [nn.Linear(incoming, width)]
+            layers += [nn.BatchNorm1d(width)] if config.head_batch_norm else []
             layers += [nn.GELU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(config.width, config.bottleneck))
+        self.layers = nn.Sequential(*layers, nn.Linear(width, config.bottleneck))
         self.prototypes = nn.Parameter(torch.randn(config.prototypes, config.bottleneck))
         for layer in self.layers:
             if isinstance(layer, nn.Linear):

@@ -23,6 +23,11 @@ def mlp(*sizes: int, batch_norm: bool, output_norm: Literal["none", "affine", "p
     return nn.Sequential(*layers)
 
 
+def scaled(multiple: float, features: int) -> int:
+    """A layer's width as a multiple of the backbone's features, so that heads keep the papers' proportions."""
+    return max(1, round(multiple * features))
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Autocast's bfloat16 as float32, where losses are computed; float64 stays what it is."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scarce.backbones import Backbone
 from scarce.distributed import gather, rank
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import at_least_float32, mlp
+from scarce.methods.heads import at_least_float32, mlp, scaled
 from scarce.methods.momentum import follow, frozen_copy, rising_momentum
 from scarce.space import Dimension, Float
 
@@ -19,7 +19,7 @@ from scarce.space import Dimension, Float
 class MoCoV3Config(MethodConfig):
     """MoCo v3's settings."""
 
-    width: int = 2048  # of the hidden layers of projector and predictor; paper: 4096
+    expansion: float = 2.0  # width of the hidden layers over the backbone's; paper: 4096 over 2048
     dim: int = 256  # length of a projection
     momentum: float = 0.99  # of the key encoder at the start; rises to 1
     temperature: float = 0.2
@@ -41,8 +41,9 @@ class MoCoV3(Method):
         self.backbone = backbone
         if not backbone.convolutional:
             backbone.stem.patch_embed.requires_grad_(False)  # section 4.2: a random patch projection is stabler
-        self.projector = mlp(backbone.feature_dim, config.width, config.dim, batch_norm=True, output_norm="plain")
-        self.predictor = mlp(config.dim, config.width, config.dim, batch_norm=True, output_norm="plain")
+        width = scaled(config.expansion, backbone.feature_dim)
+        self.projector = mlp(backbone.feature_dim, width, config.dim, batch_norm=True, output_norm="plain")
+        self.predictor = mlp(config.dim, width, config.dim, batch_norm=True, output_norm="plain")
         self.key_encoder = frozen_copy(backbone, self.projector)
 
     @classmethod

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scarce.backbones import Backbone
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import at_least_float32, mlp
+from scarce.methods.heads import at_least_float32, mlp, scaled
 from scarce.space import Choice, Dimension
 
 
@@ -16,8 +16,8 @@ from scarce.space import Choice, Dimension
 class SimSiamConfig(MethodConfig):
     """SimSiam's settings."""
 
-    dim: int = 2048  # width of the projector and length of a projection
-    bottleneck: int = 512  # hidden layer of the predictor
+    expansion: float = 1.0  # width of the projector over the backbone's; paper: 2048 over 2048
+    bottleneck: float = 0.25  # hidden layer of the predictor over its input; paper: 512 over 2048
 
 
 class SimSiam(Method):
@@ -25,16 +25,16 @@ class SimSiam(Method):
 
     Config = SimSiamConfig
     OPTIMISER = OptimiserConfig("sgd", lr=0.05, reference_batch=256, weight_decay=1e-4)
-    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"bottleneck": Choice((128, 256, 512, 1024))}
+    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"bottleneck": Choice((0.125, 0.25, 0.5))}
     CONSTANT_LR = ("predictor.",)  # section 4.2: the predictor should adapt to the latest representations
 
     def __init__(self, backbone: Backbone, config: SimSiamConfig) -> None:
         super().__init__()
         self.config = config
         self.backbone = backbone
-        width = config.dim
+        width = scaled(config.expansion, backbone.feature_dim)
         self.projector = mlp(backbone.feature_dim, width, width, width, batch_norm=True, output_norm="plain")
-        self.predictor = mlp(width, config.bottleneck, width, batch_norm=True)
+        self.predictor = mlp(width, scaled(config.bottleneck, width), width, batch_norm=True)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Loss of two views, float32 [B, 1, S, S] each."""
@@ -43,7 +43,7 @@ class SimSiam(Method):
         return negative_cosine(p1, z2.detach()) / 2 + negative_cosine(p2, z1.detach()) / 2
 
     def embed(self, x: Tensor) -> Tensor:
-        """The projection, [B, 1, S, S] to [B, dim]."""
+        """The projection, [B, 1, S, S] to [B, D]."""
         return self.projector(self.backbone(x))
 
 

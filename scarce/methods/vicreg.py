@@ -10,7 +10,7 @@ from torch import Tensor
 from scarce.backbones import Backbone
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
-from scarce.methods.heads import at_least_float32, mlp
+from scarce.methods.heads import at_least_float32, mlp, scaled
 from scarce.space import Dimension, Float
 
 
@@ -18,7 +18,7 @@ from scarce.space import Dimension, Float
 class VICRegConfig(MethodConfig):
     """VICReg's settings."""
 
-    width: int = 2048  # of the three layers of the expander; paper: 8192
+    expansion: float = 4.0  # width of the three expander layers over the backbone's; paper: 8192 over 2048
     invariance_weight: float = 25.0  # lambda
     variance_weight: float = 25.0  # mu
     covariance_weight: float = 1.0  # nu
@@ -41,7 +41,7 @@ class VICReg(Method):
         super().__init__()
         self.config = config
         self.backbone = backbone
-        width = config.width
+        width = scaled(config.expansion, backbone.feature_dim)
         self.expander = mlp(backbone.feature_dim, width, width, width, batch_norm=True)
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ class VICReg(Method):
         return vicreg_loss(one, other, self.config)
 
     def embed(self, x: Tensor) -> Tensor:
-        """The expanded embedding, [B, 1, S, S] to [B, width]."""
+        """The expanded embedding, [B, 1, S, S] to [B, D]."""
         return self.expander(self.backbone(x))
 
 

@@ -25,12 +25,7 @@ from scarce.settings import default_settings
 GOLDEN = Path(__file__).parent / "golden_losses.json"
 # Small heads: what is guarded is the arithmetic, not its size.
 SMALL = {
-    "barlow_twins": {"projector": 64},
-    "vicreg": {"width": 64},
-    "byol": {"width": 64},
-    "simsiam": {"dim": 64, "bottleneck": 16},
-    "moco_v3": {"width": 64},
-    "dino": {"prototypes": 64, "width": 64, "bottleneck": 16, "local_views": 2},
+    "dino": {"prototypes": 64, "bottleneck": 16, "local_views": 2},
     "spark": {"decoder_width": 32},
 }
 

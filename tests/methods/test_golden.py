@@ -18,7 +18,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Pixels:
 
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_the_loss_curve_is_as_recorded(name, images):
-    assert record(name, images) == pytest.approx(RECORDED[name], abs=1e-5)
+    assert record(name, images) == pytest.approx(RECORDED[name], rel=1e-5, abs=1e-5)
 
 
 def test_every_recorded_curve_has_a_method_and_several_steps():

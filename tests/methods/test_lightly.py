@@ -102,7 +102,7 @@ def test_dino_centre_moves_as_lightly_does():
     from scarce.methods.dino import DINO, DINOConfig
 
     torch.manual_seed(0)
-    method = DINO(small_resnet((4, 4, 8, 8)), DINOConfig(prototypes=16, width=8, bottleneck=4, local_views=0)).double()
+    method = DINO(small_resnet((4, 4, 8, 8)), DINOConfig(prototypes=16, bottleneck=4, local_views=0)).double()
     teacher = inputs(1, rows=24)[0].detach()
     theirs = DINOLoss(16, center_momentum=method.config.centre_momentum).double()
     for _ in range(3):

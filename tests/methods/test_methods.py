@@ -169,7 +169,7 @@ class TestStopGradient:
 class TestDINO:
     def method(self, **settings: Any) -> DINO:
         torch.manual_seed(0)
-        small = {"prototypes": 16, "width": 8, "bottleneck": 4, "local_views": 2}
+        small = {"prototypes": 16, "bottleneck": 4, "local_views": 2}
         return DINO(small_resnet((4, 4, 8, 8)), DINOConfig(**{**small, **settings}))
 
     def test_views_are_two_global_and_smaller_local_ones_of_smaller_crops(self):
