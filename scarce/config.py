@@ -103,7 +103,7 @@ class MethodsConfig:
     data: DataConfig = field(default_factory=DataConfig)
     methods: tuple[str, ...] = ()
     """Methods to compare, names in scarce.methods.REGISTRY; none: all."""
-    device_seconds: float = 25.0
+    device_seconds: float = 15.0
     """Seconds of training that one run of any method gets, on the device share of one trial."""
     trials: int = 2
     """Runs of each method's own search: the defaults, the defaults with a higher learning rate, then Optuna's."""

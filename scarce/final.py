@@ -49,7 +49,15 @@ def evaluate_chosen(
 
     scores = {
         "chosen": score_task(test_task, features_of(test_task.images, settings.probe.uses_positions), settings.probe),
-        **evaluate_baselines(val_task, test_task, untrained, pretrain.image_size, device),
+        **evaluate_baselines(
+            val_task,
+            test_task,
+            untrained,
+            pretrain.backbone,
+            pretrain.image_size,
+            device,
+            context.config.baselines,
+        ),
     }
     result = compare(test_task, scores, context.config.protocol, context.config.protocol.target_auc)
     if context.config.protocol.protocol == "original":

@@ -39,3 +39,24 @@ class FrozenConfig:
         checkpoint = Path(self.checkpoint).absolute()
         run = checkpoint.parent.name if checkpoint.name == "best" else checkpoint.name
         return (Path(self.out) / (self.name or f"{experiment}-{run}-{Path(self.target).name}")).absolute()
+
+
+@dataclass(frozen=True)
+class FinetuneSweepConfig(FrozenConfig):
+    """Everything sweeps/finetune.py is told."""
+
+    trials: int = 12
+    """Settings to try; the first one is the defaults."""
+    val_seeds: int = 2
+    """Episodes of every finding and shot that a setting is tried on; at least 2, at most --search-seeds."""
+    scratch_seeds: int = 3
+    """Test seeds on which the same network is trained from random weights as well; 0: on none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 2 <= self.val_seeds <= self.protocol.search_seeds:
+            raise UserError(
+                f"--val-seeds must lie in [2, --search-seeds {self.protocol.search_seeds}], got {self.val_seeds}"
+            )
+        if self.scratch_seeds < 0:
+            raise UserError(f"--scratch-seeds must not be negative, got {self.scratch_seeds}")

@@ -9,6 +9,7 @@ from scarce.cluster import local_cluster
 from scarce.config import SweepConfig, run_folder
 from scarce.data.feed import load_feed
 from scarce.errors import UserError
+from scarce.fewshot.imagenet import DOWNLOAD, load_imagenet
 from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
@@ -47,6 +48,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     fixed = parse_fixed(base, config.search.fix)
     base = override(base, fixed)
     space = {key: dimension for key, dimension in space.items() if key not in fixed}
+    if config.baselines.imagenet not in ("", DOWNLOAD):
+        load_imagenet(config.baselines.imagenet)  # a file that is none is refused before hours of training
     print(check_disk(folder, base.recipe, config.search.trials))
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
     prepare_folder(folder, config, hospitals.digests)

@@ -1,6 +1,7 @@
 """What a pretrained backbone has to beat: features that know nothing of X-rays, and a forest on pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -8,10 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scarce.fewshot.evaluate import score_task, validation
+from scarce.backbones import Backbone
+from scarce.fewshot.baselines_config import BaselinesConfig
+from scarce.fewshot.evaluate import auc_by_cell, score_task, validation
 from scarce.fewshot.features import extract_features
+from scarce.fewshot.finetune import FinetuneConfig, finetune_task
 from scarce.fewshot.forest import random_forest
-from scarce.fewshot.probe import Normalisation, ProbeConfig
+from scarce.fewshot.imagenet import DOWNLOAD, download_imagenet, imagenet_size, load_imagenet
+from scarce.fewshot.probe import Kind, Normalisation, ProbeConfig
 from scarce.fewshot.task import Scores, Task
 from scarce.views import resize
 
@@ -19,7 +24,16 @@ PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 HISTOGRAM_BINS = 32
 FOREST_SIDE = 64  # pixels; larger images are shrunk
 NORMALISATIONS: tuple[Normalisation, ...] = ("l2", "standardise")
-PROBE_GRID = tuple(ProbeConfig(C, how) for how, C in product(NORMALISATIONS, (0.01, 0.1, 1.0, 10.0, 100.0)))
+PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
+LINEAR: tuple[Kind, ...] = ("logistic", "ridge")
+# Every kind of probe that the search itself has, but attention: pixels have no positions of that sense.
+PROBE_GRID = (
+    *(ProbeConfig(C, how, kind) for kind, how, C in product(LINEAR, NORMALISATIONS, PENALTIES)),
+    *(ProbeConfig(normalise=how, kind="prototype") for how in NORMALISATIONS),
+    *(ProbeConfig(normalise=how, kind="knn", neighbours=k) for how, k in product(NORMALISATIONS, (5, 20))),
+)
+SCRATCH = FinetuneConfig(unfreeze_from=0, batch_norm="batch", validation_from=0, batch_size=16, steps=25)
+SCRATCH_RATES = (1e-3, 1e-2)  # of the backbone, chosen on val
 
 
 def pixel_statistics(images: np.ndarray) -> np.ndarray:
@@ -55,8 +69,36 @@ def tune_probe(features: np.ndarray, task: Task, grid: Sequence[ProbeConfig] = P
     return max(grid, key=lambda probe: validation(task, score_task(task, features, probe))["val_auc"])
 
 
+def from_scratch(
+    val: Task, test: Task, untrained: Backbone, image_size: int, device: torch.device | str, seeds: int
+) -> Scores:
+    """Supervised training of the whole network on the few labels alone, on the test task's first `seeds` seeds.
+
+    It starts from the same random weights as the chosen model, with a head that is their nearest-prototype classifier.
+    The learning rate is the better of two on val, by one episode a finding of the most shots.
+    """
+    most = max(max(shots) for shots in val.shots)
+    kept = tuple(episode for episode in val.episodes if episode.shots == most and episode.seed == val.seeds[0])
+    findings = {episode.finding for episode in kept}
+    trial = replace(val, episodes=kept, seeds=val.seeds[:1], shots=tuple((most,) for _ in val.findings))
+
+    def mean_auc(config: FinetuneConfig) -> float:
+        scores = finetune_task(untrained, trial, config, image_size, device)
+        known = [index for index, finding in enumerate(val.findings) if finding in findings]
+        return float(np.mean([auc_by_cell(trial, scores)[index] for index in known]))
+
+    configs = [replace(SCRATCH, backbone_lr=rate) for rate in SCRATCH_RATES]
+    return finetune_task(untrained, test, max(configs, key=mean_auc), image_size, device, seeds=seeds)
+
+
 def evaluate_baselines(
-    val: Task, test: Task, untrained: nn.Module, image_size: int, device: torch.device | str
+    val: Task,
+    test: Task,
+    untrained: Backbone,
+    backbone_name: str,
+    image_size: int,
+    device: torch.device | str,
+    config: BaselinesConfig,
 ) -> dict[str, Scores | str]:
     """Scores of every baseline on the test task, or the reason why there are none.
 
@@ -64,19 +106,45 @@ def evaluate_baselines(
         val: chooses each baseline's probe.
         test: is scored.
         untrained: a backbone of the chosen model's architecture with random weights, on `device`.
+        backbone_name: that architecture's name.
         image_size: pixels a side that the backbone gets.
         device: where the backbone lies.
+        config: which of the costly baselines are wanted.
     """
-    featurisers = {
-        "pixel_statistics": pixel_statistics,
-        "pixels_16": pixels_16,
-        "random_weights": lambda images: extract_features(untrained, images, image_size, device),
+
+    def probed(featurise: Callable[[np.ndarray], np.ndarray]) -> Scores:
+        return score_task(test, featurise(test.images), tune_probe(featurise(val.images), val))
+
+    scores: dict[str, Scores | str] = {
+        "pixel_statistics": probed(pixel_statistics),
+        "pixels_16": probed(pixels_16),
+        "random_weights": probed(lambda images: extract_features(untrained, images, image_size, device)),
+        "random_forest": random_forest(test, small_pixels(test.images)),
+        "from_scratch": "not asked for (--scratch-seeds 0)",
     }
-    scores: dict[str, Scores | str] = {}
-    for name, featurise in featurisers.items():
-        probe = tune_probe(featurise(val.images), val)
-        scores[name] = score_task(test, featurise(test.images), probe)
-    scores["random_forest"] = random_forest(test, small_pixels(test.images))
-    scores["from_scratch"] = "supervised training from scratch is not part of this version"
-    scores["imagenet"] = "no file of ImageNet weights was given"
+    if config.scratch_seeds:
+        seeds = min(config.scratch_seeds, len(test.seeds))
+        scores["from_scratch"] = from_scratch(val, test, untrained, image_size, device, seeds)
+    network = imagenet_network(config.imagenet, backbone_name)
+    if isinstance(network, str):
+        scores["imagenet"] = network
+    else:
+        network, size = network.to(device), imagenet_size(image_size)
+        scores["imagenet"] = probed(lambda images: extract_features(network, images, size, device))
     return scores
+
+
+def imagenet_network(source: str, backbone_name: str) -> nn.Module | str:
+    """The network that `--imagenet` names, or why it is not available.
+
+    Raises:
+        UserError: a file that holds no such weights.
+    """
+    if not source:
+        return "not available: neither --imagenet PATH nor --imagenet download was given"
+    if source != DOWNLOAD:
+        return load_imagenet(source)
+    try:
+        return download_imagenet(backbone_name)
+    except OSError as error:
+        return f"not available: {error}"

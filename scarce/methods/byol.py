@@ -29,7 +29,7 @@ class BYOL(Method):
     Config = BYOLConfig
     # The paper's rate, which it uses with LARS for batches of 4096. AdamW stayed near random weights on the phantoms.
     OPTIMISER = OptimiserConfig("sgd", lr=0.2, reference_batch=256, weight_decay=1.5e-6)
-    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"momentum": Float(0.9, 0.999)}
+    SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {"momentum": Float(0.5, 0.999)}
 
     def __init__(self, backbone: Backbone, config: BYOLConfig) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class BYOL(Method):
     def default_config(cls, images: int, steps: int) -> BYOLConfig:
         """The paper's momentum; in a short run the target trails at most a fiftieth of the run behind."""
         paper = cls.Config()
-        return replace(paper, momentum=min(paper.momentum, max(0.0, 1 - 50 / steps)))
+        return replace(paper, momentum=min(paper.momentum, max(0.5, 1 - 50 / steps)))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The symmetrised loss of section 3.1 of two views, float32 [B, 1, S, S] each."""

@@ -55,7 +55,7 @@ class DINO(Method):
     OPTIMISER = OptimiserConfig("adamw", lr=1e-3, reference_batch=128, weight_decay=0.04, clip_norm=3.0)
     SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {
         "teacher_temperature": Float(0.04, 0.08),
-        "momentum": Float(0.9, 0.999),
+        "momentum": Float(0.5, 0.999),
         "local_views": Choice((0, 2, 4, 8)),
     }
 
@@ -76,7 +76,7 @@ class DINO(Method):
     def default_config(cls, images: int, steps: int) -> DINOConfig:
         """The defaults; in a short run the teacher trails at most a fiftieth of the run behind."""
         whole = cls.Config()
-        return replace(whole, momentum=min(whole.momentum, max(0.0, 1 - 50 / steps)))
+        return replace(whole, momentum=min(whole.momentum, max(0.5, 1 - 50 / steps)))
 
     def views(self, image_size: int, config: ViewConfig) -> list[tuple[int, ViewConfig]]:
         """Two global views, then local ones: smaller views of smaller crops (section 3.1)."""

@@ -65,7 +65,7 @@ class MoCo(Method):
         """
         paper = cls.Config()
         return replace(
-            paper, queue=max(1, min(paper.queue, images // 2)), momentum=min(paper.momentum, max(0.0, 1 - 20 / steps))
+            paper, queue=max(1, min(paper.queue, images // 2)), momentum=min(paper.momentum, max(0.5, 1 - 20 / steps))
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ class MoCoV3(Method):
     OPTIMISER = OptimiserConfig("adamw", lr=2e-3, reference_batch=128, weight_decay=1e-4)
     SEARCH_SPACE: ClassVar[dict[str, Dimension]] = {
         "temperature": Float(0.05, 1.0, log=True),
-        "momentum": Float(0.9, 0.999),
+        "momentum": Float(0.5, 0.999),
     }
 
     def __init__(self, backbone: Backbone, config: MoCoV3Config) -> None:
@@ -50,7 +50,7 @@ class MoCoV3(Method):
     def default_config(cls, images: int, steps: int) -> MoCoV3Config:
         """The paper's momentum; in a short run the key encoder trails at most a fiftieth of the run behind."""
         paper = cls.Config()
-        return replace(paper, momentum=min(paper.momentum, max(0.0, 1 - 50 / steps)))
+        return replace(paper, momentum=min(paper.momentum, max(0.5, 1 - 50 / steps)))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The symmetrised loss of two views, float32 [B, 1, S, S] each."""

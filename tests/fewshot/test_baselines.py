@@ -1,9 +1,23 @@
 import numpy as np
 import pytest
+import torch
 from fewshot_cases import make_task
-from torch import nn
+from torchvision.models import resnet18
 
-from scarce.fewshot.baselines import evaluate_baselines, pixel_statistics, pixels_16, small_pixels, tune_probe
+from scarce.backbones import small_resnet
+from scarce.errors import UserError
+from scarce.fewshot import baselines
+from scarce.fewshot.auc import auc
+from scarce.fewshot.baselines import (
+    evaluate_baselines,
+    from_scratch,
+    imagenet_network,
+    pixel_statistics,
+    pixels_16,
+    small_pixels,
+    tune_probe,
+)
+from scarce.fewshot.baselines_config import BaselinesConfig
 from scarce.fewshot.evaluate import score_task, validation
 from scarce.fewshot.forest import random_forest
 from scarce.fewshot.probe import ProbeConfig
@@ -57,10 +71,15 @@ def test_the_probe_is_chosen_by_val_and_never_by_test(rng):
         tune_probe(features, test, grid)
 
 
+def evaluate(rng, config: BaselinesConfig, split_positives: int = 12):
+    val, test = (make_task(rng, findings=1, split=split, positives=split_positives) for split in ("val", "test"))
+    backbone = small_resnet((4, 4, 8, 8)).eval()
+    return evaluate_baselines(val, test, backbone, "resnet_small", 16, "cpu", config)
+
+
 def test_every_baseline_reports_or_says_why_not(rng):
-    val, test = make_task(rng, findings=1, split="val"), make_task(rng, findings=1)
-    baselines = evaluate_baselines(val, test, nn.Flatten(), 16, "cpu")
-    assert set(baselines) == {
+    rows = evaluate(rng, BaselinesConfig(scratch_seeds=0))
+    assert set(rows) == {
         "pixel_statistics",
         "pixels_16",
         "random_forest",
@@ -68,9 +87,46 @@ def test_every_baseline_reports_or_says_why_not(rng):
         "from_scratch",
         "imagenet",
     }
-    for name, scores in baselines.items():
+    for name, scores in rows.items():
         if name in ("from_scratch", "imagenet"):
             assert isinstance(scores, str)
+            assert "--" in scores
         else:
             assert scores.values[0].shape == (2, 4, 52)
             assert np.isfinite(scores.values[0]).all()
+
+
+def test_from_scratch_is_trained_on_as_many_seeds_as_asked(rng):
+    for asked, done in ((2, 2), (9, 4)):
+        scores = evaluate(rng, BaselinesConfig(scratch_seeds=asked))["from_scratch"]
+        assert scores.values[0].shape == (2, done, 52)
+        assert np.isfinite(scores.values[0]).all()
+
+
+def test_from_scratch_learns_what_a_few_images_can_teach(rng):
+    val, test = (make_task(rng, findings=1, shots=(1, 20), positives=20, split=split) for split in ("val", "test"))
+    for task in (val, test):
+        task.images[:] = task.images // 8 + 60
+        task.images[task.labels[:, 0], 4:12, 4:12] += 60
+    backbone = small_resnet((4, 4, 8, 8)).eval()
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    scores = from_scratch(val, test, backbone, 16, "cpu", seeds=2)
+    assert auc(scores.values[0], test.truth(0))[1].mean() > 0.9
+    assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
+
+
+def test_imagenet_weights_are_taken_from_a_file(rng, tmp_path):
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
+    scores = evaluate(rng, BaselinesConfig(imagenet=str(tmp_path / "weights.pth"), scratch_seeds=0))["imagenet"]
+    assert scores.values[0].shape == (2, 4, 52)
+
+
+def test_weights_that_do_not_arrive_are_a_reason_and_no_error(monkeypatch):
+    def fail(name: str) -> None:
+        raise OSError(f"no route to the weights of {name}")
+
+    monkeypatch.setattr(baselines, "download_imagenet", fail)
+    reason = imagenet_network("download", "resnet18")
+    assert reason == "not available: no route to the weights of resnet18"
+    with pytest.raises(UserError, match="no such file"):
+        imagenet_network("nowhere.pth", "resnet18")
