@@ -1,6 +1,9 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from phantom_hospitals import SCRIPT
 
 from scarce.command_line import parse
 from scarce.config import METHODS_PRESETS, PRESETS, DataConfig, MethodsConfig, RunConfig, run_folder
@@ -29,3 +32,17 @@ def test_flags_override_a_preset_wherever_it_stands():
 def test_a_contest_without_an_interval_or_a_budget_is_refused(values):
     with pytest.raises(UserError, match="--"):
         MethodsConfig(**values)
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.py")), ids=lambda path: path.stem)
+def test_help_is_quick_to_import(script: Path):
+    """`--help` imports neither torch nor Ray, which is what makes it answer at once."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = [{script.name!r}, '--help']\n"
+        f"try: runpy.run_path({str(script)!r}, run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print([name for name in ('ray', 'torch', 'pandas', 'pyarrow', 'sklearn') if name in sys.modules])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "[]"

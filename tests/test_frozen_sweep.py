@@ -1,9 +1,9 @@
-"""Sweeps over one finished backbone: opening it, searching, writing; and sweeps/probe.py from end to end."""
+"""Sweeps over one finished backbone: opening it, searching, writing; and sweeps/probe.py and
+sweeps/finetune.py from end to end."""
 
 import json
 import math
 import runpy
-import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,12 +22,13 @@ from scarce.frozen_config import FrozenConfig
 from scarce.frozen_sweep import Trial, best_trial, check_leak, open_sweep, search, trials_table
 from scarce.space import Choice, Float
 
-SCRIPT = Path(__file__).parents[1] / "sweeps" / "probe.py"
+SWEEPS = Path(__file__).parents[1] / "sweeps"
 PROTOCOL = ProtocolConfig(shots=(1, 5), search_seeds=2, test_seeds=2, min_pool=5, min_held_out=2, bootstrap=100)
 FLAGS = [
     *("--shots", "1", "5", "--search-seeds", "2", "--test-seeds", "2", "--bootstrap", "100", "--trials", "7"),
     *("--min-pool", "5", "--min-held-out", "2", "--device", "cpu"),
 ]
+FINETUNE_FLAGS = ["--trials", "3", "--val-seeds", "2", "--scratch-seeds", "2"]
 CARD = {"settings": {"recipe": {"pretrain": {"image_size": 32, "backbone": "resnet_small"}}}}
 SPACE = {"x": Float(0.0, 1.0), "kind": Choice(("a", "b"))}
 
@@ -52,10 +53,14 @@ def config(folder: Path, **values: object) -> FrozenConfig:
     return FrozenConfig(**settings)  # type: ignore[arg-type]
 
 
-def run_probe(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+def run_script(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
     arguments = ["--checkpoint", str(folder / "runs" / "made"), "--target", str(folder / "b"), "--out"]
-    monkeypatch.setattr(sys, "argv", ["probe.py", *arguments, str(folder / "runs"), *FLAGS, *flags])
-    runpy.run_path(str(SCRIPT))["main"]()
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments, str(folder / "runs"), *flags])
+    runpy.run_path(str(SWEEPS / f"{name}.py"))["main"]()
+
+
+def run_probe(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> None:
+    run_script("probe", folder, monkeypatch, *FLAGS, *flags)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,45 @@ def finished(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         run_probe(folder, patch)
     return folder / "runs" / "probe-made-b"
+
+
+@pytest.fixture(scope="module")
+def tuned(folder: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        run_script("finetune", folder, patch, *FLAGS, *FINETUNE_FLAGS)
+    return folder / "runs" / "finetune-made-b"
+
+
+class TestFinetune:
+    def test_the_best_on_val_is_compared_with_frozen_probes_and_training_from_scratch(self, tuned: Path):
+        summary = json.loads((tuned / "summary.json").read_text())
+        assert set(summary["baselines"]) == {"linear_probe", "prototypes", "from_scratch"}
+        for row in summary["baselines"].values():
+            assert row["available"]
+            assert row["difference"]["ci_low"] <= row["difference"]["auc"] <= row["difference"]["ci_high"]
+        trials = pd.read_parquet(tuned / "trials.parquet")
+        assert len(trials) == 3
+        assert summary["search"]["val_auc"] == trials["val_auc"].max()
+        text = (tuned / "summary.md").read_text()
+        assert "| linear_probe " in text
+        assert "unfreeze_from" in text
+
+    def test_the_defaults_and_the_head_alone_are_tried_first(self, tuned: Path):
+        trials = pd.read_parquet(tuned / "trials.parquet").set_index("trial")
+        assert list(trials.loc[[1, 2], "unfreeze_from"]) == [3, 4]
+
+    def test_a_seed_repeats_it(self, folder: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch):
+        run_script("finetune", folder, monkeypatch, *FLAGS, *FINETUNE_FLAGS, "--name", "tuned-again")
+        tables = [
+            pd.read_parquet(run / "trials.parquet").drop(columns="seconds")
+            for run in (tuned, folder / "runs" / "tuned-again")
+        ]
+        pd.testing.assert_frame_equal(*tables)
+
+    @pytest.mark.parametrize(("flag", "value"), [("--val-seeds", "9"), ("--scratch-seeds", "-1")])
+    def test_settings_out_of_range_are_user_errors(self, flag, value, folder, monkeypatch):
+        with pytest.raises(UserError, match=flag):
+            run_script("finetune", folder, monkeypatch, *FLAGS, flag, value)
 
 
 class TestProbe:
@@ -121,22 +165,11 @@ class TestProbe:
             run_probe(folder, monkeypatch)
         assert (finished / "summary.json").read_bytes() == before
 
-    def test_help_imports_nothing_heavy(self):
-        code = (
-            "import runpy, sys\n"
-            "sys.argv = ['probe.py', '--help']\n"
-            f"try: runpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n"
-            "except SystemExit as end: assert end.code == 0\n"
-            "print([name for name in ('ray', 'torch', 'pandas', 'pyarrow', 'sklearn', 'numpy') if name in sys.modules])"
-        )
-        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        assert ended.stdout.splitlines()[-1] == "[]"
-
     def test_bad_input_is_one_line_and_exit_code_2(self, folder: Path, monkeypatch, capsys):
         arguments = ["--checkpoint", str(folder / "a"), "--out", str(folder / "bad")]
         monkeypatch.setattr(sys, "argv", ["probe.py", *arguments])
         with pytest.raises(SystemExit) as ended:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
+            runpy.run_path(str(SWEEPS / "probe.py"), run_name="__main__")
         assert ended.value.code == 2
         error = capsys.readouterr().err
         assert error.startswith("scarce: ")

@@ -18,6 +18,7 @@ from scarce.config import DataConfig, PretrainConfig, SweepConfig
 from scarce.data.feed import load_feed
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
+from scarce.fewshot.baselines_config import BaselinesConfig
 from scarce.pairing import Hospitals
 from scarce.settings import search_space
 from scarce.sweep import run_sweep
@@ -40,7 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Path:
-    return run(small_sweep(folder, "whole"))
+    config = small_sweep(folder, "whole")
+    return run(replace(config, baselines=BaselinesConfig()))
 
 
 def test_the_run_folder_holds_what_the_readme_names(finished: Path):
@@ -166,12 +168,20 @@ def test_a_sweep_whose_every_trial_fails_says_where_to_look(folder: Path):
 
 
 class TestRefusals:
+    def test_imagenet_weights_that_are_none(self, folder: Path, tmp_path: Path):
+        (tmp_path / "weights.pth").write_text("weights")
+        config = small_sweep(folder, "imagenet")
+        config = replace(config, baselines=BaselinesConfig(imagenet=str(tmp_path / "weights.pth")))
+        with pytest.raises(UserError, match="--imagenet"):
+            run(config)
+        assert not (folder / "runs" / "imagenet").exists()
+
     def test_an_existing_run(self, folder: Path, finished: Path):
         with pytest.raises(UserError, match="--resume"):
             run(small_sweep(folder, "whole"))
 
     def test_a_resume_with_other_settings(self, folder: Path, finished: Path):
-        config = small_sweep(folder, "whole")
+        config = replace(small_sweep(folder, "whole"), baselines=BaselinesConfig())
         config = replace(config, run=replace(config.run, resume=True), pretrain=replace(config.pretrain, epochs=5))
         with pytest.raises(UserError, match=r"pretrain\.epochs was 4, now 5"):
             run(config)
