@@ -59,7 +59,7 @@ def evaluate_chosen(
             context.config.baselines,
         ),
     }
-    result = compare(test_task, scores, context.config.protocol, context.config.protocol.target_auc)
+    result = compare(test_task, scores, context.config.protocol)
     if context.config.protocol.protocol == "original":
         result["original"] = evaluate_original(hospitals.target, features_of, context.config.protocol.findings)
     card = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from scarce.errors import UserError
+from scarce.fewshot.baselines_config import check_scratch_seeds
 from scarce.fewshot.protocol import ProtocolConfig
 
 
@@ -50,7 +51,7 @@ class FinetuneSweepConfig(FrozenConfig):
     val_seeds: int = 2
     """Episodes of every finding and shot that a setting is tried on; at least 2, at most --search-seeds."""
     scratch_seeds: int = 3
-    """Test seeds on which the same network is trained from random weights as well; 0: on none."""
+    """Test seeds on which the same network is trained from random weights as well, at least 2; 0: on none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,5 +59,4 @@ class FinetuneSweepConfig(FrozenConfig):
             raise UserError(
                 f"--val-seeds must lie in [2, --search-seeds {self.protocol.search_seeds}], got {self.val_seeds}"
             )
-        if self.scratch_seeds < 0:
-            raise UserError(f"--scratch-seeds must not be negative, got {self.scratch_seeds}")
+        check_scratch_seeds(self.scratch_seeds)

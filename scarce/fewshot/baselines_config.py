@@ -13,8 +13,13 @@ class BaselinesConfig:
     """Weights pretrained on ImageNet as one more baseline: a state_dict (.pth or .safetensors) of torchvision's
     resnet18, resnet50 or convnext_tiny or timm's vit_small_patch16_224, or "download" for torchvision's own."""
     scratch_seeds: int = 3
-    """Test seeds on which a network is trained from scratch on the few labels; 0: on none."""
+    """Test seeds on which a network is trained from scratch on the few labels, at least 2; 0: on none."""
 
     def __post_init__(self) -> None:
-        if self.scratch_seeds < 0:
-            raise UserError(f"--scratch-seeds must not be negative, got {self.scratch_seeds}")
+        check_scratch_seeds(self.scratch_seeds)
+
+
+def check_scratch_seeds(seeds: int) -> None:
+    """`UserError` for a number of seeds that gives no interval, or is none."""
+    if seeds < 0 or seeds == 1:
+        raise UserError(f"--scratch-seeds must be 0, or at least 2 for an interval, got {seeds}")

@@ -8,7 +8,7 @@ import numpy as np
 
 from scarce.fewshot import statistics
 from scarce.fewshot.evaluate import auc_by_cell
-from scarce.fewshot.learning_curve import check_target, learning_curve
+from scarce.fewshot.learning_curve import learning_curve
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import Scores, Task
 
@@ -29,9 +29,7 @@ class _Episodes:
     evidence: tuple[np.ndarray, np.ndarray]
 
 
-def compare(
-    task: Task, scores_by_model: Mapping[str, Scores | str], config: ProtocolConfig, target_auc: float | None = None
-) -> dict[str, Any]:
+def compare(task: Task, scores_by_model: Mapping[str, Scores | str], config: ProtocolConfig) -> dict[str, Any]:
     """The content of `summary.json` about the models.
 
     A baseline too expensive for all episodes may be scored on the task's first k seeds, at least 2: its scores are
@@ -41,8 +39,8 @@ def compare(
         task: the test task, with seeds the search never used.
         scores_by_model: `chosen`, on all seeds, and the baselines; for a baseline that can't be had, the reason
             instead.
-        config: `bootstrap` and `confidence` are used.
-        target_auc: an AUC in (0.5, 1): the learning curves tell how many labels would reach it.
+        config: `bootstrap` and `confidence` are used, and `target_auc`: the learning curves tell how many labels would
+            reach it.
 
     Returns:
         `chosen`: `auc` (mean over cells and seeds), `ci_low`, `ci_high`, `p_chance` and `cells`, one for every finding
@@ -56,10 +54,7 @@ def compare(
 
     Raises:
         ValueError: scores that don't fit the task; see `statistics.seeds_scored`.
-        UserError: the target is not an AUC above chance and below 1.
     """
-    if target_auc is not None:
-        check_target(target_auc)
     scores = {name: entry for name, entry in scores_by_model.items() if isinstance(entry, Scores)}
     seeds = {name: statistics.seeds_scored(task, entry) for name, entry in scores.items()}
     if seeds[CHOSEN] < len(task.seeds):
@@ -78,7 +73,7 @@ def compare(
         if name in scores:
             part = episodes[seeds[name]]
             results[name] = _model(part, scores[name], draws[name], config.confidence)
-            results[name]["learning_curve"] = _curve(task, part, scores[name], draws[name], config, target_auc)
+            results[name]["learning_curve"] = _curve(task, part, scores[name], draws[name], config, config.target_auc)
         else:
             results[name] = {"available": False, "reason": reason}
 

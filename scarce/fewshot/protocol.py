@@ -50,6 +50,8 @@ class ProtocolConfig:
             raise UserError("--min-pool, --min-held-out and --max-negatives must be at least 1")
         if self.bootstrap < 100:
             raise UserError(f"--bootstrap must be at least 100 resamples, got {self.bootstrap}")
+        if self.target_auc is not None and not 0.5 < self.target_auc < 1:
+            raise UserError(f"--target-auc must lie between 0.5 and 1, got {self.target_auc:g}")
         if not 0 < self.confidence < 1:
             raise UserError(f"--confidence must lie between 0 and 1, got {self.confidence}")
 

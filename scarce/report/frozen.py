@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from scarce.report.summary import verdict
-from scarce.report.tables import cells_table, counts_text, markdown_table, models_table
+from scarce.report.tables import cells_table, counts_text, learning_curve_text, markdown_table, models_table
 
 
 def frozen_markdown(summary: Mapping[str, Any], trials: pd.DataFrame, sections: Sequence[str] = ()) -> str:
@@ -30,6 +30,8 @@ def frozen_markdown(summary: Mapping[str, Any], trials: pd.DataFrame, sections: 
                 *sections,
                 "## By finding and shots",
                 cells_table(summary["chosen"]["cells"]),
+                "## How many labels",
+                learning_curve_text(summary["chosen"]["learning_curve"]),
                 "## Search",
                 f"{counts_text({name: count for name, count in search['trials'].items() if count})} in "
                 f"{search['seconds']:.0f} s. Chosen on validation: trial {search['chosen_trial']}, AUC "
