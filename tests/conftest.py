@@ -19,6 +19,7 @@ settings.load_profile("same")
 RAY_FILES = ("test_cluster.py", "test_resume.py")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that use Ray, and begin with them: they are the longest."""
 

@@ -91,4 +91,4 @@ def _difference(difference: Mapping[str, float] | None) -> list[str]:
 def _cost(run: Mapping[str, Any], key: str) -> str:
     if key not in run:
         return ""
-    return f"{run[key] / 60:.1f}" if key == "seconds" else f"{run[key]:g}"
+    return f"{run[key] / 60:.1f}" if key == "seconds" else f"{run[key]:.3g}"
