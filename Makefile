@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test lint clean
+.PHONY: install sweep test test-ray test-plain lint clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
 
-test: lint ## ruff, mypy, pytest in two processes
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadgroup
+test: lint ## ruff, mypy, pytest: the tests that use Ray and the others side by side
+	+$(MAKE) --jobs 2 --output-sync=target --no-print-directory test-ray test-plain
+
+test-ray test-plain: export OMP_NUM_THREADS = 1
+test-ray: install
+	$(BIN)/pytest -p no:cacheprovider -m ray
+test-plain: install
+	$(BIN)/pytest -p no:cacheprovider -m "not ray"
 
 lint: install
 	$(BIN)/ruff check .

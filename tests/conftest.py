@@ -14,22 +14,16 @@ settings.register_profile("search", derandomize=False, max_examples=500)
 settings.load_profile("same")
 
 
-# Tests that start Ray, directly or in a script of their own. They run one after the other, in one process of pytest's,
-# while another goes through the rest.
+# Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
 RAY_FILES = ("test_cluster.py", "test_resume.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before -m selects by them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests that use Ray, and begin with them: they are the longest."""
-
-    def uses_ray(item: pytest.Item) -> bool:
-        return "ray_cluster" in getattr(item, "fixturenames", ()) or item.path.name in RAY_FILES
-
+    """Mark the tests that use Ray, so that `make test` can run them in one process and all others beside it."""
     for item in items:
-        if uses_ray(item):
-            item.add_marker(pytest.mark.xdist_group("ray"))
-    items.sort(key=lambda item: not uses_ray(item))
+        if "ray_cluster" in getattr(item, "fixturenames", ()) or item.path.name in RAY_FILES:
+            item.add_marker(pytest.mark.ray)
 
 
 @pytest.fixture(scope="session")
