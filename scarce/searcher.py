@@ -9,10 +9,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
-from scarce.optuna_space import make_sampler, to_distributions
 from scarce.trials import read_trials
-
-__all__ = ["METRIC", "Searcher", "make_sampler", "to_distributions"]
 
 METRIC = "val_auc"
 

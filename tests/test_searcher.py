@@ -4,7 +4,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from scarce.searcher import Searcher, make_sampler, to_distributions
+from scarce.optuna_space import make_sampler, to_distributions
+from scarce.searcher import Searcher
 from scarce.space import Choice, Float
 from scarce.trials import TrialRecord
 
@@ -13,7 +14,7 @@ START = {"views.noise": 0.03, "probe.C": 1.0, "views.flip": 0.0}
 
 
 def searcher(tmp_path, sampler: str = "tpe", seed: int = 0) -> Searcher:
-    return Searcher(to_distributions(SPACE), make_sampler(sampler, seed, 20), START, epochs=8, folder=tmp_path)
+    return Searcher(to_distributions(SPACE), make_sampler(sampler, seed, 20), [START], epochs=8, folder=tmp_path)
 
 
 def result(value: float, epoch: float) -> dict[str, float]:

@@ -171,7 +171,7 @@ def test_resampling_weights_are_averages(start, length, source, target):
 
 
 def test_search_space_names_fields_and_holds_the_defaults():
-    from scarce.searcher import to_distributions
+    from scarce.optuna_space import to_distributions
 
     for name, distribution in to_distributions(SEARCH_SPACE).items():
         assert distribution._contains(distribution.to_internal_repr(getattr(ViewConfig(), name))), name

@@ -13,7 +13,7 @@ from scarce.methods.momentum import rising_momentum
 from scarce.methods.simsiam import negative_cosine
 from scarce.methods.spark import SparK, SparKConfig
 from scarce.methods.sparse import enlarge
-from scarce.searcher import to_distributions
+from scarce.optuna_space import to_distributions
 from scarce.space import Choice
 from scarce.views import ViewConfig
 
