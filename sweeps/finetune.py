@@ -3,10 +3,10 @@
     python sweeps/finetune.py --checkpoint runs/ssl_aug-phantom-a-phantom-b/best
     python sweeps/finetune.py --checkpoint runs/nih-padchest/best --target data/padchest --trials 40
 
-Every episode is fine-tuned from the same backbone, with frozen batch norm and a head that starts as the
-nearest-prototype classifier. Each trial's AUC on the target hospital's validation patients guides Optuna's TPE. The
-best setting is then scored once on the test patients with fresh seeds, beside probes on the frozen backbone and a
-network trained from random weights, all on the same episodes.
+Every episode is fine-tuned from the same backbone, with a head that starts as the nearest-prototype classifier. Each
+trial's AUC on the target hospital's validation patients guides Optuna's TPE. The best setting is then scored once on
+the test patients with fresh seeds, beside probes on the frozen backbone and a network trained from random weights, all
+on the same episodes.
 """
 
 import sys
@@ -46,8 +46,20 @@ def main() -> None:
 
     defaults = {field.name: getattr(FinetuneConfig(), field.name) for field in fields(FinetuneConfig)}
     start = {name: defaults[name] for name in SEARCH_SPACE}
-    head_only = {**start, "unfreeze_from": 4}  # how much of the gain is the head's
-    trials = search(SEARCH_SPACE, [start, head_only], objective, config)
+    starts = [
+        start,
+        {**start, "unfreeze_from": 4},  # how much of the gain is the head's
+        # Nearly everything, fast, but only where there are enough films for it.
+        {
+            **start,
+            "unfreeze_from": 1,
+            "backbone_from": 20,
+            "backbone_lr": 3e-3,
+            "batch_norm": "batch",
+            "validation_from": 0,
+        },
+    ]
+    trials = search(SEARCH_SPACE, starts, objective, config)
 
     def features(task: Task) -> np.ndarray:
         return extract_features(sweep.backbone, task.images, sweep.image_size, sweep.device)

@@ -27,14 +27,17 @@ GROUP_BYTES = 2**31  # most that episodes trained side by side may take
 # Mild: a few labelled films are worth little where the finding may be cropped away.
 AUGMENTATION = ViewConfig(crop_min=0.8, rotation=5.0, brightness=0.1, contrast=0.1, blur=0.0, noise=0.02)
 
+# Not weight decay: in so few steps it shrinks a weight by less than a hundredth.
 SEARCH_SPACE: dict[str, Dimension] = {
     "unfreeze_from": Choice((1, 2, 3, 4)),
     "only_stage": Choice((False, True)),
+    "backbone_from": Choice((1, 5, 20)),
     "head_lr": Float(1e-4, 1e-1, log=True),
     "backbone_lr": Float(1e-5, 1e-2, log=True),
-    "weight_decay": Float(1e-4, 1e-1, log=True),
     "temperature": Float(0.01, 1.0, log=True),
     "normalise": Choice(("l2", "standardise")),
+    "batch_norm": Choice(("frozen", "batch")),
+    "validation_from": Choice((0, 10)),
 }
 
 
@@ -48,6 +51,9 @@ class FinetuneConfig:
     only_stage: bool = False
     """Train that stage and leave those after it as they are: surgical fine-tuning (Lee et al. 2023, "Surgical
     Fine-Tuning Improves Adaptation to Distribution Shifts"). The stem counts to stage 0, the last norm to stage 3."""
+    backbone_from: int = 1
+    """Shots from which on the backbone is trained; with fewer the head alone is. Rates that fit 50 films ruin
+    the features for one."""
     head_lr: float = 3e-3
     """AdamW's learning rate of the linear head."""
     backbone_lr: float = 3e-4
@@ -56,13 +62,13 @@ class FinetuneConfig:
     """AdamW's decoupled weight decay of filters and matrices; biases and norms have none."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """Of both learning rates; cosine falls to 0 over the steps."""
-    steps: int = 30
+    steps: int = 20
     """Updates; 0 leaves the nearest-prototype classifier."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Most images a step, even. A larger episode is shuffled and split into minibatches, half of them positives."""
     batch_norm: Literal["frozen", "batch"] = "frozen"
     """Statistics that the trained stages' batch norm uses. `frozen`: the running ones, never updated. `batch`: those of
-    the training batch, with running ones kept for held-out images; for training from scratch."""
+    the training batch, with running ones kept for held-out images; for training from scratch and large changes."""
     batch_norm_affine: bool = True
     """Whether batch norm's scale and shift are trained."""
     normalise: Normalisation = "l2"
@@ -78,6 +84,8 @@ class FinetuneConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.unfreeze_from <= STAGES:
             raise UserError(f"unfreeze_from must lie in [0, {STAGES}], got {self.unfreeze_from}")
+        if self.backbone_from < 1:
+            raise UserError(f"backbone_from must be at least 1 shot, got {self.backbone_from}")
         if self.batch_size < 2 or self.batch_size % 2:
             raise UserError(f"batch_size must be even and at least 2, got {self.batch_size}")
         if self.steps < 0 or min(self.head_lr, self.backbone_lr, self.weight_decay) < 0 or self.temperature <= 0:
@@ -136,6 +144,27 @@ def finetune_task(
     if seeds is not None:
         kept = task.seeds[:seeds]
         task = replace(task, seeds=kept, episodes=tuple(e for e in task.episodes if e.seed in kept))
+    scores = task.empty_scores()
+    head_only = replace(config, unfreeze_from=STAGES, augment=False, batch_norm="frozen")
+    few = [episode for episode in task.episodes if episode.shots < config.backbone_from]
+    many = [episode for episode in task.episodes if episode.shots >= config.backbone_from]
+    for how, episodes in ((head_only, few), (config, many)):
+        if episodes:
+            _finetune(backbone, task, episodes, how, image_size, device, at_once, scores)
+    return scores
+
+
+def _finetune(
+    backbone: Backbone,
+    task: Task,
+    episodes: list[Episode],
+    config: FinetuneConfig,
+    image_size: int,
+    device: torch.device,
+    at_once: int | None,
+    scores: Scores,
+) -> None:
+    """Train what the config says on each of the episodes, and write into `scores`."""
     frozen, classifier = cut(
         backbone,
         config.trained_parts(),
@@ -147,15 +176,12 @@ def finetune_task(
     inputs = Inputs(frozen.to(device), task.images, image_size, device)
     if config.normalise == "standardise":
         classifier.standardise(inputs, task.reference)
-
-    scores = task.empty_scores()
-    for _, same_size in groupby(sorted(task.episodes, key=lambda e: e.shots), key=lambda e: e.shots):
-        episodes = list(same_size)
-        step = at_once or episodes_at_once(classifier, inputs, episodes[0], config)
-        for start in range(0, len(episodes), step):
-            group = episodes[start : start + step]
+    for _, members in groupby(sorted(episodes, key=lambda e: e.shots), key=lambda e: e.shots):
+        same_size = list(members)
+        step = at_once or episodes_at_once(classifier, inputs, same_size[0], config)
+        for start in range(0, len(same_size), step):
+            group = same_size[start : start + step]
             _score(classifier, inputs, group, fit(classifier, inputs, group, config, image_size), task, scores)
-    return scores
 
 
 def fit(

@@ -6,7 +6,7 @@ from torchvision.models import resnet18
 
 from scarce.backbones import small_resnet
 from scarce.errors import UserError
-from scarce.fewshot import baselines
+from scarce.fewshot import baselines, imagenet
 from scarce.fewshot.auc import auc
 from scarce.fewshot.baselines import (
     evaluate_baselines,
@@ -115,18 +115,27 @@ def test_from_scratch_learns_what_a_few_images_can_teach(rng):
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
 
 
-def test_imagenet_weights_are_taken_from_a_file(rng, tmp_path):
+def test_training_that_diverges_costs_its_own_row_only(rng, monkeypatch):
+    monkeypatch.setattr(baselines, "SCRATCH_RATES", (1e30, 1e31))
+    assert "diverged" in evaluate(rng, BaselinesConfig(scratch_seeds=2))["from_scratch"]
+    monkeypatch.setattr(baselines, "SCRATCH_RATES", (1e30, 1e-3))  # the rate that does not diverge is taken
+    assert np.isfinite(evaluate(rng, BaselinesConfig(scratch_seeds=2))["from_scratch"].values[0]).all()
+
+
+def test_imagenet_weights_are_taken_from_a_file(rng, tmp_path, monkeypatch):
+    monkeypatch.setattr(imagenet, "SIDE", 32)  # 224 pixels take ten seconds
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "weights.pth")
     scores = evaluate(rng, BaselinesConfig(imagenet=str(tmp_path / "weights.pth"), scratch_seeds=0))["imagenet"]
     assert scores.values[0].shape == (2, 4, 52)
 
 
 def test_weights_that_do_not_arrive_are_a_reason_and_no_error(monkeypatch):
-    def fail(name: str) -> None:
-        raise OSError(f"no route to the weights of {name}")
+    for kind in (OSError, UserError):
 
-    monkeypatch.setattr(baselines, "download_imagenet", fail)
-    reason = imagenet_network("download", "resnet18")
-    assert reason == "not available: no route to the weights of resnet18"
+        def fail(name: str, kind: type[Exception] = kind) -> None:
+            raise kind(f"no weights of {name}")
+
+        monkeypatch.setattr(baselines, "download_imagenet", fail)
+        assert imagenet_network("download", "resnet18") == "not available: no weights of resnet18"
     with pytest.raises(UserError, match="no such file"):
         imagenet_network("nowhere.pth", "resnet18")

@@ -9,15 +9,15 @@ from fewshot_cases import make_task
 
 from scarce.backbones import Backbone, create_backbone, small_resnet
 from scarce.errors import UserError
-from scarce.fewshot import partial
+from scarce.fewshot import finetune, partial
 from scarce.fewshot.auc import auc
 from scarce.fewshot.evaluate import score_task
 from scarce.fewshot.features import extract_features
-from scarce.fewshot.finetune import SEARCH_SPACE, FinetuneConfig, finetune_task, fit
+from scarce.fewshot.finetune import SEARCH_SPACE, FinetuneConfig, episodes_at_once, finetune_task, fit
 from scarce.fewshot.partial import Inputs, cut
 from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.task import Task
-from scarce.searcher import to_distributions
+from scarce.optuna_space import to_distributions
 
 CPU = torch.device("cpu")
 
@@ -97,6 +97,17 @@ def test_what_is_trained_is_what_was_asked_for(config, trained):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+def test_with_few_shots_the_head_alone_is_trained():
+    task, network = lit_task(), backbone()
+    config = FinetuneConfig(unfreeze_from=0, batch_norm="batch", augment=True, steps=3)
+    mixed = finetune_task(network, task, replace(config, backbone_from=12), 16, CPU).values[0]
+    head = finetune_task(network, task, FinetuneConfig(unfreeze_from=4, steps=3), 16, CPU).values[0]
+    whole = finetune_task(network, task, config, 16, CPU).values[0]
+    np.testing.assert_array_equal(mixed[0], head[0])  # 2 shots
+    np.testing.assert_array_equal(mixed[1], whole[1])  # 12 shots
+    assert not np.array_equal(whole[0], head[0])
+
+
 def test_batch_statistics_are_kept_for_held_out_images():
     task, network = lit_task((4,)), backbone()
     config = FinetuneConfig(unfreeze_from=0, batch_norm="batch", steps=3, validation_from=0)
@@ -110,12 +121,36 @@ def test_batch_statistics_are_kept_for_held_out_images():
     assert np.isfinite(finetune_task(network, task, config, 16, CPU).values[0]).all()
 
 
-def test_how_many_episodes_train_side_by_side_makes_no_difference():
+@pytest.mark.parametrize(
+    "config",
+    [
+        FinetuneConfig(unfreeze_from=2, backbone_lr=1e-3, steps=5),
+        FinetuneConfig(unfreeze_from=4, steps=5),
+        FinetuneConfig(unfreeze_from=0, backbone_lr=1e-3, steps=3, batch_norm="batch", augment=True, batch_size=6),
+    ],
+    ids=["stages", "head", "everything"],
+)
+def test_how_many_episodes_train_side_by_side_makes_no_difference(config):
     task, network = lit_task(), backbone()
-    config = FinetuneConfig(unfreeze_from=2, backbone_lr=1e-3, steps=5)
     alone, together = (finetune_task(network, task, config, 16, CPU, at_once=count) for count in (1, 4))
     for one, other in zip(alone.values, together.values, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3, rtol=1e-3)
+
+
+def test_memory_says_how_many_episodes_train_side_by_side(monkeypatch):
+    task, network = lit_task(), backbone()
+
+    def at_once(config: FinetuneConfig) -> int:
+        frozen, classifier = cut(network, config.trained_parts(), "l2", batch_norm_affine=True, batch_statistics=False)
+        return episodes_at_once(classifier, Inputs(frozen, task.images, 16, CPU), task.episodes[0], config)
+
+    head = FinetuneConfig(unfreeze_from=4)
+    assert at_once(FinetuneConfig(unfreeze_from=3)) == 1  # on a CPU
+    many = at_once(head)
+    monkeypatch.setattr(finetune, "GROUP_BYTES", finetune.GROUP_BYTES // 1024)
+    assert 1 < at_once(head) < many / 1000
+    monkeypatch.setattr(finetune, "GROUP_BYTES", 1)
+    assert at_once(head) == 1
 
 
 def test_what_is_not_kept_is_computed_again(monkeypatch):
@@ -177,10 +212,12 @@ def test_the_first_seeds_alone_score_as_they_do_among_all():
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_tiny", "vit_small"])
 def test_every_backbone_can_be_fine_tuned(name):
-    task = make_task(np.random.default_rng(0), findings=1, shots=(2,), seeds=1, pool=8, positives=3, negatives=4)
-    scores = finetune_task(create_backbone(name, 0).eval(), task, FinetuneConfig(steps=2), 32, CPU)
+    task = make_task(np.random.default_rng(0), findings=1, shots=(2,), seeds=2, pool=8, positives=3, negatives=4)
+    network, config = create_backbone(name, 0).eval(), FinetuneConfig(steps=2)
+    scores, together = (finetune_task(network, task, config, 32, CPU, at_once=count) for count in (1, 2))
     assert np.isfinite(scores.values[0]).all()
     assert len(np.unique(scores.values[0])) > 1
+    np.testing.assert_allclose(scores.values[0], together.values[0], atol=1e-3)
 
 
 def test_augmentation_is_seeded_and_changes_training():
@@ -203,6 +240,7 @@ def test_divergence_names_the_episode():
     [
         {"unfreeze_from": 5},
         {"batch_size": 3},
+        {"backbone_from": 0},
         {"temperature": 0.0},
         {"validation_from": 2},
         {"augment": True, "unfreeze_from": 2},
