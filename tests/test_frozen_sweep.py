@@ -96,7 +96,9 @@ class TestFinetune:
         assert list(trials.loc[[1, 2], "unfreeze_from"]) == [3, 4]
 
     def test_a_seed_repeats_it(self, folder: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch):
-        run_script("finetune", folder, monkeypatch, *FLAGS, *FINETUNE_FLAGS, "--name", "tuned-again")
+        run_script(
+            "finetune", folder, monkeypatch, *FLAGS, *FINETUNE_FLAGS, "--scratch-seeds", "0", "--name", "tuned-again"
+        )
         tables = [
             pd.read_parquet(run / "trials.parquet").drop(columns="seconds")
             for run in (tuned, folder / "runs" / "tuned-again")

@@ -107,6 +107,31 @@ class TestDownload:
                 imagenet._download(f"{url}/{name}", tmp_path / name, seconds=10, silence=5)
             assert not (tmp_path / name).exists()
 
+    @pytest.mark.parametrize("trickles", [True, False])
+    def test_a_server_that_never_ends_is_given_up(self, trickles, tmp_path):
+        ended = threading.Event()
+
+        class Endless(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.end_headers()
+                while not ended.wait(0.02):
+                    if trickles:
+                        self.wfile.write(b"x")
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_port}/net-00000000.pth"
+            limits = {"seconds": 0.5, "silence": 30} if trickles else {"seconds": 30, "silence": 0.5}
+            with pytest.raises(TimeoutError):
+                imagenet._download(url, tmp_path / "net-00000000.pth", **limits)
+            ended.set()
+            server.shutdown()
+        assert list(tmp_path.iterdir()) == []
+
     def test_no_network_is_an_oserror_in_no_time(self, tmp_path, monkeypatch):
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
 
