@@ -264,9 +264,8 @@ def load_library_weights(backbone: Backbone, weights: dict[str, Tensor]) -> None
     Raises:
         RuntimeError: names or shapes are another architecture's.
     """
-    back = tuple((theirs, ours) for ours, theirs in backbone.library_names)
     # The longest prefix first: timm's names of the stem have none.
-    back = tuple(sorted(back, key=lambda pair: -len(pair[0])))
+    back = tuple(sorted(((theirs, ours) for ours, theirs in backbone.library_names), key=lambda pair: -len(pair[0])))
     weights = {_renamed(key, back): value for key, value in weights.items()}
     first = _first_filter(backbone)
     if first in weights and weights[first].shape[1] == 3:

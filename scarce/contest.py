@@ -19,17 +19,27 @@ import torch
 from scarce.backbones import create_backbone
 from scarce.cluster import local_cluster
 from scarce.config import MethodsConfig, PretrainConfig, SweepConfig, run_folder
-from scarce.data.feed import Feed, load_feed
+from scarce.data.feed import Feed
 from scarce.errors import UserError
 from scarce.fewshot.evaluate import score_task
 from scarce.fewshot.features import extract_features
+from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.ranking import rank_models
 from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json, write_text
 from scarce.final import load_trained_backbone
 from scarce.methods import REGISTRY, find_method
 from scarce.pairing import Hospitals
-from scarce.pretrain import Recipe, build_method, build_optimiser, count_held_out, dtype_of, next_views, steps_an_epoch
+from scarce.pretrain import (
+    Recipe,
+    build_method,
+    build_optimiser,
+    count_held_out,
+    dtype_of,
+    next_views,
+    steps_an_epoch,
+    train_step,
+)
 from scarce.report.plots import plot_ranking
 from scarce.report.ranking import ranking_markdown
 from scarce.resources import Plan, plan_resources
@@ -41,7 +51,6 @@ from scarce.space import Choice, Dimension, Float
 from scarce.trial import TrialContext, worker_device
 from scarce.trials import TrialRecord, read_trials
 
-VIEW_MARGIN = 2  # as in scarce.sweep
 WARM_UP_STEPS, TIMED_STEPS = 3, 9
 SHORT_RUN_RATE = 6.0  # the second point of a search: the default learning rate times this
 METHOD_NAME = "method.json"
@@ -75,8 +84,7 @@ def run_contest(config: MethodsConfig) -> Path:
     names = tuple(config.methods or REGISTRY)
     hospitals = Hospitals.open(config.data)
     fractions, size = config.protocol.fractions, config.image_size
-    held_out = hospitals.patients_to_leave_out(fractions)
-    images = hospitals.count_images(held_out)
+    images = hospitals.count_images(hospitals.patients_to_leave_out(fractions))
     for name in names:
         build_method(default_settings(pretrain_config(config, name), images).recipe)  # what cannot work is refused now
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=size)
@@ -86,8 +94,7 @@ def run_contest(config: MethodsConfig) -> Path:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder}")
         plan = plan_resources(config.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        feed = load_feed(hospitals.pretraining, without_patients=held_out, largest_size=VIEW_MARGIN * size)
-        hospitals.check_leak(fractions, held_out, feed)
+        feed, _ = hospitals.load_feed(fractions, size)
         epochs = calibrate(config, names, folder, plan, feed)
         outcomes = {}
         for name in names:
@@ -95,7 +102,7 @@ def run_contest(config: MethodsConfig) -> Path:
             print(f"{name}: {outcomes[name].status} after {outcomes[name].seconds:.0f} s of training", flush=True)
 
     test_task = build_task(hospitals.target, config.protocol, held_out="test", largest_size=size)
-    ranking = rank(config, outcomes, folder, hospitals, plan, test_task)
+    ranking = rank(config, outcomes, folder, hospitals, images, plan, test_task)
     write_json(folder / "ranking.json", ranking)
     plot_ranking(folder / "ranking.png", ranking)
     text = ranking_markdown(ranking, {name: asdict(outcome) for name, outcome in outcomes.items()})
@@ -160,11 +167,7 @@ def time_steps(recipe: Recipe, feed: Feed, gpus: float, threads: int) -> float:
     for step in range(WARM_UP_STEPS + TIMED_STEPS):
         _wait_for(device)
         started = time.perf_counter()
-        loss = method(*next_views(images, recipe, method, step, device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        method.after_step()
+        train_step(method, method, optimiser, recipe, next_views(images, recipe, method, step, device), device)
         _wait_for(device)
         seconds.append(time.perf_counter() - started)
     return float(np.median(seconds[WARM_UP_STEPS:]))
@@ -190,11 +193,10 @@ def run_method(
     if path.exists():
         return Outcome(**json.loads(path.read_text()))
     pretrain = pretrain_config(config, name, epochs)
-    base = default_settings(pretrain, feed.images)
     space = method_space(pretrain)
-    context = _context(config, pretrain, folder / "search", hospitals, plan)
-    defaults = values_of(base, space)
-    quicker = {**defaults, "optimiser.lr": base.recipe.optimiser.lr * SHORT_RUN_RATE}
+    context = _context(config, pretrain, folder / "search", hospitals, feed.images, plan)
+    defaults = values_of(context.base, space)
+    quicker = {**defaults, "optimiser.lr": context.base.recipe.optimiser.lr * SHORT_RUN_RATE}
     points = [defaults, quicker][: config.trials]
     errors = search(context, space, plan, feed, val_task, points=points, trials=config.trials)
     searched = read_trials(context.folder)
@@ -231,7 +233,7 @@ def repeat(
     val_task: Task,
 ) -> list[TrialRecord]:
     """Train with the chosen settings from each pretraining seed; the runs that came to an end."""
-    context = _context(config, pretrain, folder, hospitals, plan, chosen)
+    context = _context(config, pretrain, folder, hospitals, feed.images, plan, chosen)
     points: list[dict[str, Value]] = [{"pretrain.seed": seed} for seed in seeds]
     space: dict[str, Dimension] = {"pretrain.seed": Choice(tuple(seeds))}
     search(context, space, plan, feed, val_task, points=points, trials=len(points), prune=False)
@@ -243,14 +245,13 @@ def _context(
     pretrain: PretrainConfig,
     folder: Path,
     hospitals: Hospitals,
+    images: int,
     plan: Plan,
     chosen: Mapping[str, Value] | None = None,
 ) -> TrialContext:
     sweep = SweepConfig(config.data, pretrain, config.resources, config.protocol, run=config.run)
-    base = default_settings(
-        pretrain, hospitals.count_images(hospitals.patients_to_leave_out(config.protocol.fractions))
-    )
-    return TrialContext(sweep, override(base, chosen or {}), hospitals.digests, folder, plan.cpus, plan.gpus)
+    base = override(default_settings(pretrain, images), chosen or {})
+    return TrialContext(sweep, base, hospitals.digests, folder, plan.cpus, plan.gpus)
 
 
 def training_seconds(record: TrialRecord, batch_size: int) -> float:
@@ -267,12 +268,13 @@ def rank(
     outcomes: Mapping[str, Outcome],
     folder: Path,
     hospitals: Hospitals,
+    images: int,
     plan: Plan,
     test_task: Task,
 ) -> dict[str, Any]:
     """The one look at test: every repetition of every method, and the same backbones before pretraining."""
     device = worker_device(plan.gpus)
-    probe = default_settings(pretrain_config(config, next(iter(outcomes))), 2).probe
+    probe = ProbeConfig()
     untrained: dict[int, Scores] = {}
     scores: dict[str, list[Scores]] = {}
     reference: dict[str, list[Scores]] = {}
@@ -280,7 +282,7 @@ def rank(
         if outcome.status != "done":
             continue
         pretrain = pretrain_config(config, name, outcome.epochs)
-        context = _context(config, pretrain, folder / name / "seeds", hospitals, plan, outcome.chosen)
+        context = _context(config, pretrain, folder / name / "seeds", hospitals, images, plan, outcome.chosen)
         scores[name], reference[name] = [], []
         for seed in outcome.seeds:
             trained = load_trained_backbone(context, context.settings({"pretrain.seed": seed})).to(device)

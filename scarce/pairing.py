@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from scarce.config import DataConfig
-from scarce.data.feed import Feed
+from scarce.data.feed import Feed, load_feed
 from scarce.data.hospitals import open_hospital
 from scarce.data.splits import Fractions, assert_no_leak, held_out_patients, patients_of
 from scarce.data.store import Dataset
+
+VIEW_MARGIN = 2  # images are held at no more than this times the view's size: crops need no more
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,12 @@ class Hospitals:
     def count_images(self, left_out: Collection[str]) -> int:
         """Images to pretrain on."""
         return int((~self.pretraining.metadata()["patient_id"].isin(sorted(left_out))).sum())
+
+    def load_feed(self, fractions: Fractions, image_size: int) -> tuple[Feed, dict[str, Any]]:
+        """The images to pretrain on with views of `image_size`, in the object store; and what `check_leak` says."""
+        left_out = self.patients_to_leave_out(fractions)
+        feed = load_feed(self.pretraining, without_patients=left_out, largest_size=VIEW_MARGIN * image_size)
+        return feed, self.check_leak(fractions, left_out, feed)
 
     def check_leak(self, fractions: Fractions, left_out: Collection[str], feed: Feed) -> dict[str, Any]:
         """Prove that no held-out patient is in the feed; what was checked, for summary.json."""

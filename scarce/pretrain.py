@@ -103,15 +103,7 @@ def pretrain(
         for group in optimiser.param_groups:
             if not group["constant"]:
                 group["lr"] = learning_rate(recipe.optimiser, config, step, total_steps)
-        with autocast(config, device):
-            loss = wrapped(*views)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if recipe.optimiser.clip_norm > 0:
-            nn.utils.clip_grad_norm_(method.parameters(), recipe.optimiser.clip_norm)
-        optimiser.step()
-        method.after_step()
-        losses.append(loss.detach())
+        losses.append(train_step(wrapped, method, optimiser, recipe, views, device))
         step += 1
 
         if step % report_steps == 0 or step == total_steps:
@@ -148,6 +140,26 @@ def pretrain(
             losses.clear()
             started, clock = step, time.perf_counter()
     return method
+
+
+def train_step(
+    wrapped: nn.Module,
+    method: Method,
+    optimiser: torch.optim.Optimizer,
+    recipe: Recipe,
+    views: list[Tensor],
+    device: torch.device,
+) -> Tensor:
+    """One optimiser step on the views; the loss, detached. `wrapped` is the method, or what joins its workers."""
+    with autocast(recipe.pretrain, device):
+        loss: Tensor = wrapped(*views)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if recipe.optimiser.clip_norm > 0:
+        nn.utils.clip_grad_norm_(method.parameters(), recipe.optimiser.clip_norm)
+    optimiser.step()
+    method.after_step()
+    return loss.detach()
 
 
 def steps_an_epoch(config: PretrainConfig, images: int) -> int:

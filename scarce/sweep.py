@@ -7,7 +7,6 @@ import ray
 
 from scarce.cluster import local_cluster
 from scarce.config import SweepConfig, run_folder
-from scarce.data.feed import load_feed
 from scarce.errors import UserError
 from scarce.fewshot.imagenet import DOWNLOAD, load_imagenet
 from scarce.fewshot.task import build_task
@@ -24,8 +23,6 @@ from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
 from scarce.trial import TrialContext
 from scarce.trials import read_trials, write_trials_table
-
-VIEW_MARGIN = 2  # images are held at no more than this times the view's size: crops need no more
 
 
 def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
@@ -58,8 +55,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
         plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-        feed = load_feed(hospitals.pretraining, without_patients=held_out, largest_size=VIEW_MARGIN * image_size)
-        leak_check = hospitals.check_leak(fractions, held_out, feed)
+        feed, leak_check = hospitals.load_feed(fractions, image_size)
         print(f"{feed.images} images to pretrain on, {plan.concurrent} trial(s) at a time")
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
         context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scarce.backbones import Backbone
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32, mlp, scaled
-from scarce.methods.momentum import follow, frozen_copy, rising_momentum
+from scarce.methods.momentum import follow, frozen_copy, rising_momentum, short_run_momentum
 from scarce.space import Dimension, Float
 
 
@@ -44,7 +44,7 @@ class BYOL(Method):
     def default_config(cls, images: int, steps: int) -> BYOLConfig:
         """The paper's momentum; in a short run the target trails at most a fiftieth of the run behind."""
         paper = cls.Config()
-        return replace(paper, momentum=min(paper.momentum, max(0.5, 1 - 50 / steps)))
+        return replace(paper, momentum=short_run_momentum(paper.momentum, steps, 50))
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """The symmetrised loss of section 3.1 of two views, float32 [B, 1, S, S] each."""

@@ -13,7 +13,7 @@ from scarce.backbones import Backbone
 from scarce.distributed import gather
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32, scaled
-from scarce.methods.momentum import follow, frozen_copy, rising_momentum
+from scarce.methods.momentum import follow, frozen_copy, rising_momentum, short_run_momentum
 from scarce.space import Choice, Dimension, Float
 from scarce.views import ViewConfig
 
@@ -76,7 +76,7 @@ class DINO(Method):
     def default_config(cls, images: int, steps: int) -> DINOConfig:
         """The defaults; in a short run the teacher trails at most a fiftieth of the run behind."""
         whole = cls.Config()
-        return replace(whole, momentum=min(whole.momentum, max(0.5, 1 - 50 / steps)))
+        return replace(whole, momentum=short_run_momentum(whole.momentum, steps, 50))
 
     def views(self, image_size: int, config: ViewConfig) -> list[tuple[int, ViewConfig]]:
         """Two global views, then local ones: smaller views of smaller crops (section 3.1)."""

@@ -16,7 +16,7 @@ from scarce.backbones import Backbone
 from scarce.distributed import broadcast_from_first, gather, rank, world_size
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32, mlp
-from scarce.methods.momentum import follow, frozen_copy
+from scarce.methods.momentum import follow, frozen_copy, short_run_momentum
 from scarce.methods.vicreg import variance_term
 from scarce.space import Dimension, Float
 
@@ -65,7 +65,9 @@ class MoCo(Method):
         """
         paper = cls.Config()
         return replace(
-            paper, queue=max(1, min(paper.queue, images // 2)), momentum=min(paper.momentum, max(0.5, 1 - 20 / steps))
+            paper,
+            queue=max(1, min(paper.queue, images // 2)),
+            momentum=short_run_momentum(paper.momentum, steps, 20),
         )
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
