@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from scarce.data.jpeg import jpeg_quality
 
 SMALLEST_SIDE = 32  # pixels; less shows no chest
 # Wider is no radiograph either. Pillow counts pixels (179 million at most) before it takes memory for them.
@@ -26,6 +29,7 @@ class RawImage:
     pixels: np.ndarray
     bits: int  # bits a pixel that the file says it uses: 1, 8, 12, 16, ...
     inverted: bool = False  # low levels are bright (DICOM's MONOCHROME1)
+    jpeg_quality: int | None = None  # 1 to 100 of a JPEG file (`jpeg.jpeg_quality`), None for another
 
 
 def read_bytes(path: Path, member: str | None = None) -> bytes:
@@ -85,12 +89,19 @@ def _decode_picture(data: bytes) -> RawImage:
         raise DecodeError("too large")
     if image.format == "PNG" and b"IEND" not in data[-64:]:
         raise DecodeError("truncated")  # Pillow is content once it has all rows
+    quality = _quality(image) if isinstance(image, JpegImageFile) else None
     if image.mode.startswith("I"):
         return RawImage(np.asarray(image).astype(np.uint16), bits=16)
     bits = 1 if image.mode == "1" else 8
     if image.mode not in ("1", "L"):
         image = image.convert("RGB")  # drops transparency and resolves palettes
-    return RawImage(np.asarray(image.convert("L")), bits)
+    return RawImage(np.asarray(image.convert("L")), bits, jpeg_quality=quality)
+
+
+def _quality(image: JpegImageFile) -> int | None:
+    """The quality of a JPEG, from the table of its first component; None if damage took it, on which Pillow decides."""
+    table = image.quantization.get(image.layer[0][3]) if image.layer else None
+    return None if table is None else jpeg_quality(table)
 
 
 def _decode_dicom(data: bytes) -> RawImage:

@@ -35,6 +35,9 @@ def describe(dataset: Dataset) -> str:
         _section("sex", _counts(rows["sex"])),
         _section("age", _age_bands(rows["age"])),
         _section("bits a raw pixel", _counts(rows["raw_bits"])),
+        _section("raw width (pixels)", _range(rows["raw_width"])),
+        _section("raw height (pixels)", _range(rows["raw_height"])),
+        _section("JPEG quality", _range(rows["jpeg_quality"].dropna())),
         _section(
             "images a patient",
             {"median": f"{a_patient.median():.1f}", "mean": f"{a_patient.mean():.2f}", "most": int(a_patient.max())},
@@ -66,6 +69,12 @@ def _pixel_statistics(histogram: np.ndarray) -> dict[str, str]:
 def _counts(column: pd.Series) -> dict[str, int]:
     values = Counter("unknown" if pd.isna(value) else str(value) for value in column)
     return dict(sorted(values.items(), key=lambda item: (item[0] == "unknown", item[0])))
+
+
+def _range(values: pd.Series) -> dict[str, str]:
+    if values.empty:
+        return {}
+    return {"least": f"{values.min():.0f}", "median": f"{values.median():.0f}", "most": f"{values.max():.0f}"}
 
 
 def _age_bands(ages: pd.Series) -> dict[str, int]:

@@ -16,8 +16,16 @@ from scipy.ndimage import gaussian_filter
 
 from scarce.data.phantom_anatomy import Chest, Parameters, draw_chest, draw_film, draw_patient, ramp, stack
 from scarce.data.phantom_findings import ABSENT, FINDINGS, draw_finding
-from scarce.data.schema import MANIFEST_NAME, REJECTED_SCHEMA, Manifest, Shard, image_schema
-from scarce.data.store import content_digest, open_dataset, pixel_column, shard_name, write_dataset_files, write_shard
+from scarce.data.schema import MANIFEST_NAME, REJECTED_SCHEMA, SCHEMA_VERSION, Manifest, Shard, image_schema
+from scarce.data.store import (
+    content_digest,
+    lung_column,
+    open_dataset,
+    pixel_column,
+    shard_name,
+    write_dataset_files,
+    write_shard,
+)
 from scarce.errors import UserError
 
 GENERATOR_VERSION = 1  # part of every dataset's settings: another drawing is another dataset
@@ -261,11 +269,12 @@ def write_phantom(config: PhantomConfig, out: Path) -> Manifest:
     """Draw a hospital into the dataset folder `out`; one that is there already with these settings is kept."""
     settings = json.loads(json.dumps({**asdict(config), "generator_version": GENERATOR_VERSION}))
     if (out / MANIFEST_NAME).exists():
-        there = open_dataset(out).manifest
-        if there.settings == settings:
-            return there
-        if there.source != "phantom":
-            raise UserError(f"{out} holds another dataset (of {there.hospital}): choose another folder")
+        if not _has_earlier_schema(out / MANIFEST_NAME):
+            there = open_dataset(out).manifest
+            if there.settings == settings:
+                return there
+            if there.source != "phantom":
+                raise UserError(f"{out} holds another dataset (of {there.hospital}): choose another folder")
         (out / MANIFEST_NAME).unlink()
     hospital = f"phantom-{config.hospital}"
     films, shards = list(plan_films(config)), []
@@ -285,6 +294,16 @@ def write_phantom(config: PhantomConfig, out: Path) -> Manifest:
     )
 
 
+def _has_earlier_schema(manifest: Path) -> bool:
+    """Whether this is a phantom's manifest of an earlier schema version: it is drawn again, a hospital's is not."""
+    try:
+        value = json.loads(manifest.read_text(encoding="utf-8"))
+    except ValueError:
+        return False  # `open_dataset` says what is wrong with it
+    drawn = isinstance(value, dict) and value.get("source") == "phantom"
+    return drawn and value.get("schema_version") in range(1, SCHEMA_VERSION)
+
+
 def _table(films: list[Film], config: PhantomConfig, hospital: str) -> pa.Table:
     drawings = [draw(films[i : i + BATCH], config) for i in range(0, len(films), BATCH)]
     count = len(films)
@@ -299,13 +318,17 @@ def _table(films: list[Film], config: PhantomConfig, hospital: str) -> pa.Table:
         "raw_bits": [8] * count,
         "stretch_low": [0.0] * count,
         "stretch_high": [255.0] * count,
+        "raw_width": [config.size] * count,
+        "raw_height": [config.size] * count,
+        "jpeg_quality": [None] * count,
         "boxes": [boxes for drawing in drawings for boxes in drawing.boxes],
+        "lungs": lung_column(np.concatenate([drawing.lungs for drawing in drawings])),
         "pixels": pixel_column(np.concatenate([drawing.images for drawing in drawings])),
     }
     schema = image_schema(config.size)
     return pa.table(
         {
-            name: pa.array(column, schema.field(name).type) if name != "pixels" else column
+            name: column if isinstance(column, pa.Array) else pa.array(column, schema.field(name).type)
             for name, column in columns.items()
         },
         schema=schema,

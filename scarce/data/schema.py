@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from scarce.errors import UserError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "dataset.json"
 REJECTED_NAME = "rejected.parquet"
 FRONTAL_VIEWS = ("PA", "AP")
@@ -36,7 +36,11 @@ def image_schema(size: int) -> pa.Schema:
             pa.field("raw_bits", pa.uint8(), nullable=False),  # bits a pixel in the source file: 8, 12, 16, ...
             pa.field("stretch_low", pa.float32(), nullable=False),  # raw level that became 0
             pa.field("stretch_high", pa.float32(), nullable=False),  # raw level that became 255
+            pa.field("raw_width", pa.uint16(), nullable=False),  # pixels of the source image; phantoms: their size
+            pa.field("raw_height", pa.uint16(), nullable=False),
+            pa.field("jpeg_quality", pa.uint8()),  # 1 to 100 (`jpeg.jpeg_quality`); null: no JPEG file
             pa.field("boxes", pa.list_(BOX_TYPE)),  # where each finding is, in [0, 1] of width/height; or null
+            pa.field("lungs", pa.binary(-(-size * size // 8))),  # true mask, np.packbits, 1: aerated lung; or null
             pa.field("pixels", pa.binary(size * size), nullable=False),  # rows top to bottom, 0 black, 255 white
         ]
     )
@@ -77,8 +81,9 @@ class Manifest:
     def from_json(value: dict[str, Any]) -> "Manifest":
         """The manifest that `to_json` wrote; `UserError` for another schema version."""
         if value.get("schema_version") != SCHEMA_VERSION:
+            phantom = value.get("source") == "phantom"
             raise UserError(
                 f"dataset has schema version {value.get('schema_version')!r}, expected {SCHEMA_VERSION}: "
-                "convert it again with this version of scarce"
+                f"{'delete its folder and draw' if phantom else 'convert'} it again with this version of scarce"
             )
         return Manifest(**{**value, "shards": tuple(Shard(**shard) for shard in value["shards"])})

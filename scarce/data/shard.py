@@ -39,8 +39,11 @@ def make_shard(path: Path, rows: Sequence[dict[str, Any]], *, source: Path, hosp
             rejected.append(Rejected(row["image_id"], file, str(error))._asdict())
             continue
         pixels[len(kept)] = to_8_bit(raw.pixels, low, high, size)
+        height, width = raw.pixels.shape
         kept.append(
-            row | {"hospital": hospital, "raw_bits": raw.bits, "stretch_low": low, "stretch_high": high, "boxes": None}
+            row
+            | {"hospital": hospital, "raw_bits": raw.bits, "stretch_low": low, "stretch_high": high}
+            | {"raw_width": width, "raw_height": height, "jpeg_quality": raw.jpeg_quality, "boxes": None, "lungs": None}
         )
 
     schema = image_schema(size)

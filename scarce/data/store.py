@@ -25,6 +25,8 @@ from scarce.data.schema import (
 from scarce.errors import UserError
 from scarce.files import atomic_path, stable_hash, write_json
 
+_PICTURES = ("pixels", "lungs")  # columns that are no metadata
+
 
 def shard_name(index: int) -> str:
     """File name of the shard with this index."""
@@ -34,7 +36,7 @@ def shard_name(index: int) -> str:
 def write_shard(path: Path, table: pa.Table, metadata: dict[str, Any] | None = None) -> None:
     """Write `table` (columns of `image_schema`) to `path` atomically; `metadata` travels as JSON in the footer.
 
-    Pixels get no dictionary (they never repeat). zstd is deterministic: equal tables give equal bytes.
+    Pixels and lungs get no dictionary (they never repeat). zstd is deterministic: equal tables give equal bytes.
     """
     footer = {b"scarce": json.dumps(metadata or {}, sort_keys=True).encode()}
     with atomic_path(path) as temporary:
@@ -42,7 +44,7 @@ def write_shard(path: Path, table: pa.Table, metadata: dict[str, Any] | None = N
             table.replace_schema_metadata(footer),
             temporary,
             compression="zstd",
-            use_dictionary=[name for name in table.column_names if name not in ("pixels", "boxes", "labels")],
+            use_dictionary=[name for name in table.column_names if name not in (*_PICTURES, "boxes", "labels")],
             row_group_size=256,
         )
 
@@ -62,7 +64,9 @@ def content_digest(table: pa.Table) -> str:
         digest.update(name.encode())
         if pa.types.is_fixed_size_binary(column.type):
             for value in column:
-                digest.update(value.as_buffer())
+                digest.update(b"\1" if value.is_valid else b"\0")
+                if value.is_valid:
+                    digest.update(value.as_buffer())
         else:
             digest.update(json.dumps(column.to_pylist(), sort_keys=True).encode())
     return digest.hexdigest()
@@ -107,9 +111,7 @@ def write_dataset_files(
 
 def pixel_array(column: pa.Array, size: int) -> np.ndarray:
     """Zero-copy view of a fixed-size-binary pixel array as uint8 [N, size, size] (read-only)."""
-    data = np.frombuffer(column.buffers()[1], dtype=np.uint8)
-    start = column.offset * size * size
-    return data[start : start + len(column) * size * size].reshape(len(column), size, size)
+    return _byte_array(column).reshape(len(column), size, size)
 
 
 def pixel_column(images: np.ndarray) -> pa.Array:
@@ -117,6 +119,12 @@ def pixel_column(images: np.ndarray) -> pa.Array:
     images = np.ascontiguousarray(images, dtype=np.uint8)
     width = images.shape[1] * images.shape[2]
     return pa.Array.from_buffers(pa.binary(width), len(images), [None, pa.py_buffer(images)])
+
+
+def lung_column(lungs: np.ndarray) -> pa.Array:
+    """The Arrow column of lung masks, bool [N, S, S]."""
+    packed = np.packbits(lungs.reshape(len(lungs), -1), axis=1)
+    return pa.Array.from_buffers(pa.binary(packed.shape[1]), len(packed), [None, pa.py_buffer(packed)])
 
 
 @dataclass(frozen=True)
@@ -132,22 +140,40 @@ class Dataset:
         return [self.path / shard.name for shard in self.manifest.shards]
 
     def metadata(self) -> pd.DataFrame:
-        """Every column but the pixels, one row an image, in row order. `labels` holds lists, or None."""
+        """Every column but pixels and lungs, one row an image, in row order.
+
+        `labels` and `boxes` hold lists, or None; `age` and `jpeg_quality` are float32, NaN where null.
+        """
         return _read_metadata(self.shard_paths)
 
     def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Images as uint8 [N, size, size]: all of them, or the given row numbers in the given order."""
         size = self.manifest.size
+        return self._gather("pixels", rows)[0].reshape(-1, size, size)
+
+    def lungs(self, rows: np.ndarray | None = None) -> np.ndarray | None:
+        """True lung masks as bool [N, size, size], rows as in `pixels`; None if any of these images has none."""
+        size = self.manifest.size
+        packed, null = self._gather("lungs", rows)
+        if null.any():
+            return None
+        return np.unpackbits(packed, axis=1, count=size * size).reshape(-1, size, size).view(bool)
+
+    def _gather(self, name: str, rows: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """A fixed-size-binary column at these rows: bytes, uint8 [N, width], and where it is null, bool [N]."""
+        width = image_schema(self.manifest.size).field(name).type.byte_width
         wanted = np.arange(self.manifest.images) if rows is None else np.asarray(rows)
-        images = np.empty((len(wanted), size, size), dtype=np.uint8)
+        values = np.empty((len(wanted), width), dtype=np.uint8)
+        null = np.zeros(len(wanted), dtype=bool)
         start = 0
         for shard, path in zip(self.manifest.shards, self.shard_paths, strict=True):
             here = np.flatnonzero((wanted >= start) & (wanted < start + shard.rows))
             if len(here):
-                column = pq.read_table(path, columns=["pixels"])["pixels"].combine_chunks()
-                images[here] = pixel_array(column, size)[wanted[here] - start]
+                column = pq.read_table(path, columns=[name])[name].combine_chunks()
+                values[here] = _byte_array(column)[wanted[here] - start]
+                null[here] = column.is_null().to_numpy(zero_copy_only=False)[wanted[here] - start]
             start += shard.rows
-        return images
+        return values, null
 
 
 def open_dataset(path: Path | str) -> Dataset:
@@ -175,10 +201,18 @@ def open_dataset(path: Path | str) -> Dataset:
     return Dataset(folder, manifest)
 
 
+def _byte_array(column: pa.Array) -> np.ndarray:
+    """Zero-copy view of a fixed-size-binary array as uint8 [N, width] (read-only); nulls are any bytes."""
+    width = column.type.byte_width
+    data = np.frombuffer(column.buffers()[1], dtype=np.uint8)
+    return data[column.offset * width : (column.offset + len(column)) * width].reshape(len(column), width)
+
+
 def _read_metadata(paths: Sequence[Path]) -> pd.DataFrame:
-    names = [name for name in image_schema(1).names if name != "pixels"]
+    names = [name for name in image_schema(1).names if name not in _PICTURES]
     table = pa.concat_tables([pq.read_table(path, columns=names) for path in paths])
     frame: pd.DataFrame = table.drop_columns(["labels", "boxes"]).to_pandas()
+    frame["jpeg_quality"] = frame["jpeg_quality"].astype(np.float32)  # the same type with and without nulls
     frame["labels"] = pd.Series(table["labels"].to_pylist(), dtype=object)
     frame["boxes"] = pd.Series(table["boxes"].to_pylist(), dtype=object)
     return frame

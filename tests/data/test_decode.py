@@ -1,6 +1,7 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scarce.data.decode import DecodeError, decode, read_bytes
+from scarce.data.jpeg import jpeg_quality
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (48, 40), dtype=np.uint8)
 
 
-def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     file = io.BytesIO()
-    image.save(file, kind)
+    image.save(file, kind, **options)
     return file.getvalue()
 
 
@@ -92,11 +94,41 @@ def test_jpeg(mode: str) -> None:
     assert np.abs(raw.pixels.astype(int) - np.asarray(smooth)).max() < 16
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_the_jpeg_quality_is_what_the_file_was_saved_with(mode: str, progressive: bool) -> None:
+    image = Image.fromarray(LEVELS).convert(mode)
+    qualities = range(1, 101)
+    files = [encoded(image, "JPEG", quality=quality, progressive=progressive) for quality in qualities]
+    assert [decode(file).jpeg_quality for file in files] == list(qualities)
+
+
+def saved_table(quality: int) -> list[int]:
+    with Image.open(io.BytesIO(encoded(Image.fromarray(LEVELS), "JPEG", quality=quality))) as image:
+        return image.quantization[0]  # type: ignore[attr-defined, no-any-return]
+
+
+LIBJPEG_TABLES = np.array([saved_table(quality) for quality in range(1, 101)])
+
+
+@given(st.lists(st.integers(1, 255), min_size=64, max_size=64))
+def test_the_quality_of_another_encoders_table_is_the_nearest_of_libjpegs(table: list[int]) -> None:
+    distance = np.abs(LIBJPEG_TABLES - np.array(table)).mean(axis=1)
+    assert distance[jpeg_quality(table) - 1] == distance.min()
+
+
+def test_only_a_jpeg_file_has_a_quality() -> None:
+    custom = encoded(Image.fromarray(LEVELS), "JPEG", qtables=[saved_table(30)])
+    assert decode(custom).jpeg_quality == 30
+    assert jpeg_quality([entry * 8 for entry in saved_table(50)]) == 6  # 12-bit entries: libjpeg's cut at 255
+    assert decode(encoded(Image.fromarray(LEVELS))).jpeg_quality is None
+
+
 @pytest.mark.parametrize(("photometric", "inverted"), [("MONOCHROME1", True), ("MONOCHROME2", False)])
 def test_dicom(photometric: str, inverted: bool) -> None:
     levels = LEVELS.astype(np.uint16) * 16
     raw = decode(dicom(levels, 12, photometric))
-    assert (raw.bits, raw.inverted) == (12, inverted)
+    assert (raw.bits, raw.inverted, raw.jpeg_quality) == (12, inverted, None)
     np.testing.assert_array_equal(raw.pixels, levels)
 
 

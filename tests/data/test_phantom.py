@@ -1,9 +1,11 @@
 """Phantom hospitals: one film, one image; findings inside their boxes; knobs that do what they say."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,10 +14,21 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from scarce.data.phantom import STYLES, Confounding, Drawing, Film, PhantomConfig, draw, plan_films, write_phantom
+from scarce.data.hospitals import open_hospital
+from scarce.data.phantom import (
+    PHANTOMS,
+    STYLES,
+    Confounding,
+    Drawing,
+    Film,
+    PhantomConfig,
+    draw,
+    plan_films,
+    write_phantom,
+)
 from scarce.data.phantom_findings import ABSENT, FINDINGS
-from scarce.data.schema import MANIFEST_NAME
-from scarce.data.store import open_dataset
+from scarce.data.schema import MANIFEST_NAME, SCHEMA_VERSION
+from scarce.data.store import open_dataset, write_shard
 from scarce.errors import UserError
 from scarce.fewshot.baselines import pixel_statistics
 
@@ -194,7 +207,13 @@ def test_the_dataset_is_written_whole_and_kept_when_it_is_up_to_date(tmp_path: P
     films, drawing = draw_all(config)
     assert np.array_equal(dataset.pixels(), drawing.images)
     assert (manifest.size, manifest.images, manifest.patients) == (256, len(films), 12)
+    lungs = dataset.lungs()
+    assert lungs is not None
+    assert lungs.dtype == bool
+    assert np.array_equal(lungs, drawing.lungs)
     metadata = dataset.metadata()
+    assert (metadata[["raw_width", "raw_height"]] == 256).all(axis=None)
+    assert metadata["jpeg_quality"].isna().all()
     assert [list(labels) for labels in metadata["labels"]] == [list(film.labels) for film in films]
     assert [[box["finding"] for box in boxes] for boxes in metadata["boxes"]] == [
         [name for name in FINDINGS if name in film.labels] for film in films
@@ -217,6 +236,58 @@ def test_another_hospitals_folder_is_never_written_over(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="choose another folder"):
         write_phantom(replace(config, seed=1), tmp_path)
     assert manifest.read_bytes() == before
+
+
+def age_by_a_schema(folder: Path) -> None:
+    """Make a dataset what an earlier version wrote: without the columns that came later."""
+    for shard in folder.glob("shard-*"):
+        later = ["raw_width", "raw_height", "jpeg_quality", "lungs"]
+        write_shard(shard, pq.read_table(shard).drop_columns(later))
+    manifest = json.loads((folder / MANIFEST_NAME).read_text())
+    (folder / MANIFEST_NAME).write_text(json.dumps(manifest | {"schema_version": 1}))
+
+
+def test_a_phantom_of_an_earlier_schema_is_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(PHANTOMS, "phantom-a", PhantomConfig("a", patients=5))
+    new = open_hospital("phantom-a")
+    pixels, lungs = new.pixels(), new.lungs()
+    age_by_a_schema(new.path)
+    with pytest.raises(UserError, match="version 1, expected 2: delete its folder and draw it again"):
+        open_dataset(new.path)
+    again = open_hospital("phantom-a")
+    assert again == new
+    assert np.array_equal(again.pixels(), pixels)
+    assert lungs is not None
+    assert np.array_equal(again.lungs(), lungs)
+
+    age_by_a_schema(new.path)
+    other = write_phantom(PhantomConfig("a", patients=5, seed=1), new.path)  # also with other settings
+    assert other == open_dataset(new.path).manifest != new.manifest
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"source": "phantom", "schema_version": SCHEMA_VERSION + 1}, "expected 2: delete its folder"),
+        ({"source": "/data/nih", "schema_version": 1}, "expected 2: convert it again"),
+        ({"source": "phantom"}, "expected 2"),
+        ({"source": "phantom", "schema_version": "1"}, "expected 2"),
+    ],
+)
+def test_no_other_dataset_is_drawn_over(tmp_path: Path, manifest: dict[str, object], message: str) -> None:
+    path = tmp_path / MANIFEST_NAME
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=message):
+        write_phantom(PhantomConfig("a", patients=2), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
+    assert json.loads(path.read_text()) == manifest
+
+
+def test_a_damaged_manifest_is_not_drawn_over(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST_NAME).write_text('{"source": "phantom", "schema_version": 1')
+    with pytest.raises(UserError, match="is not a dataset manifest"):
+        write_phantom(PhantomConfig("a", patients=2), tmp_path)
 
 
 @pytest.mark.parametrize(
