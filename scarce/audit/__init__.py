@@ -1,0 +1,1 @@
+"""Anatomy or shortcut: what a result rests on, audit by audit."""
