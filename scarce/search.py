@@ -68,6 +68,7 @@ def search(
             points=[dict(point) for point in points],
             epochs=config.pretrain.epochs,
             folder=context.folder,
+            objectives=config.search.objectives,
         )
         pruner = Pruner(context.folder, config.pretrain.epochs, config.search.reduction, METRIC) if prune else None
         tuner = tune.Tuner(

@@ -1,6 +1,7 @@
 """Optuna through Ray Tune: what the sampler is told about pruned, failed and finished trials."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ class Searcher(OptunaSearch):
     A trial that ASHA stops early reaches Optuna as PRUNED at its last step (Ray would call it COMPLETE), a trial that
     reports NaN as FAIL (Ray would leave it RUNNING), and after a restore the trials that finished since the last
     snapshot are added to the study.
+
+    With several objectives Optuna takes no intermediate values. A trial that was stopped is PRUNED without any then,
+    which TPE counts as worse than every finished one.
     """
 
     def __init__(
@@ -29,25 +33,41 @@ class Searcher(OptunaSearch):
         points: list[dict[str, Any]],
         epochs: float,
         folder: Path,
+        objectives: Mapping[str, str],
     ) -> None:
-        """Search `space`, the given points first; trials of `epochs` live below the run's `folder`."""
+        """Search `space`, the given points first; trials of `epochs` live below the run's `folder`.
+
+        `objectives` are metrics of a report, each with max or min.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        super().__init__(space=space, metric=METRIC, mode="max", sampler=sampler, points_to_evaluate=points)
+        metric, mode = list(objectives), list(objectives.values())
+        super().__init__(
+            space=space,
+            metric=metric if len(metric) > 1 else metric[0],
+            mode=mode if len(mode) > 1 else mode[0],
+            sampler=sampler,
+            points_to_evaluate=points,
+        )
+        self.objectives = tuple(metric)
         self.distributions = space
         self.epochs = epochs
         self.folder = folder
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an intermediate value under the training step; Ray's own count is wrong after a restore."""
-        if trial_id not in self._completed_trials and math.isfinite(result[METRIC]):
-            self._ot_trials[trial_id].report(result[METRIC], int(result["step"]))
+        if len(self.objectives) > 1 or trial_id in self._completed_trials:
+            return
+        value = result[self.objectives[0]]
+        if math.isfinite(value):
+            self._ot_trials[trial_id].report(value, int(result["step"]))
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended."""
-        value = (result or {}).get(METRIC)
-        if value is not None and not math.isfinite(value):
+        if result is None or not all(name in result for name in self.objectives):
+            result = None  # it never reported
+        elif not all(math.isfinite(result[name]) for name in self.objectives):
             result, error = None, True
-        elif value is not None and result is not None and result["epoch"] < self.epochs:
+        elif result["epoch"] < self.epochs:
             self.on_trial_result(trial_id, result)
             result = None
         super().on_trial_complete(trial_id, result, error)
@@ -61,7 +81,7 @@ class Searcher(OptunaSearch):
             if record.last["epoch"] >= self.epochs and record.sampled not in known:
                 finished = create_trial(
                     state=TrialState.COMPLETE,
-                    value=record.last[METRIC],
+                    values=[record.last[name] for name in self.objectives],
                     params=record.sampled,
                     distributions=self.distributions,
                 )

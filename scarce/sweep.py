@@ -13,12 +13,12 @@ from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
 from scarce.pairing import Hospitals
-from scarce.report.plots import plot_learning_curves
+from scarce.pareto import choose_trial
+from scarce.report.plots import plot_learning_curves, plot_pareto
 from scarce.report.summary import summary_markdown
 from scarce.resources import check_disk, plan_resources
 from scarce.run_files import SUMMARY_NAME, prepare_folder
 from scarce.search import TUNE_NAME, prepare_ray, search
-from scarce.searcher import METRIC
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
 from scarce.trial import TrialContext
@@ -26,11 +26,12 @@ from scarce.trials import read_trials, write_trials_table
 
 
 def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
-    """Search `space`, evaluate the best trial on test beside the baselines, and write everything to the run's folder.
+    """Search `space`, evaluate the chosen trial on test beside the baselines, and write everything to the run's folder.
 
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
-        of shots on), best/, tensorboard/, trials/, rungs.json and tune/ (what a resume needs).
+        of shots on), pareto.png (of two objectives), best/, tensorboard/, trials/, rungs.json and tune/ (what a resume
+        needs).
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -68,7 +69,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     if not records:
         raise UserError(f"no trial made a report: the reasons are in the error.txt files below {folder / TUNE_NAME}")
     trials = write_trials_table(folder / "trials.parquet", records, failed, config.pretrain.epochs)
-    chosen = max(records, key=lambda record: (record.best[METRIC], record.identity))
+    chosen, choice = choose_trial(records, config.search.objective)
     print(f"search ended after {seconds:.0f} s; evaluating trial {chosen.identity} on test", flush=True)
     test_task = build_task(hospitals.target, config.protocol, held_out="test", largest_size=image_size)
     summary = {
@@ -77,10 +78,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
             "trials": trials["status"].value_counts().to_dict(),
             "failed": failed,
             "seconds": seconds,
-            "chosen_trial": chosen.identity,
-            "chosen_settings": chosen.sampled,
-            "val_auc": chosen.best[METRIC],
-            "val_auc_se": chosen.best["val_auc_se"],
+            **choice,
         },
         "leak_check": leak_check,
         "confidence": config.protocol.confidence,
@@ -93,6 +91,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     }
     if curves:
         plot_learning_curves(folder / "learning_curves.png", curves)
+    if "front" in choice:
+        plot_pareto(folder / "pareto.png", trials, choice)
     text = summary_markdown(summary, trials)
     write_text(folder / "summary.md", text)
     print(f"\n{text}\nWritten to {folder}")

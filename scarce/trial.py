@@ -5,14 +5,16 @@ as a Ray Train worker group that the trial's process drives. `run_trial` is the 
 """
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
 from scarce.distributed import rank
@@ -46,7 +48,7 @@ class TrialContext:
 
 
 def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
-    """Tune's trainable: pretrain with the sampled settings and report the validation AUC along the way."""
+    """Tune's trainable: pretrain with the sampled settings and report the search's objectives along the way."""
     from ray import train, tune
     from ray.train import ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
@@ -94,18 +96,23 @@ def train_worker(
     torch.set_num_threads(max(1, int(context.config.search.cpus_per_trial)))
     device = worker_device(context.gpus)
     recipe, folder = settings.recipe, context.trial_folder(settings)
-    stop = context.config.search.stop_on_collapse
+    stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
 
     def evaluate(backbone: nn.Module) -> Metrics:
-        features = extract_features(
-            backbone, task.images, recipe.pretrain.image_size, device, positions=settings.probe.uses_positions
-        )
-        return validation(task, score_task(task, features, settings.probe))
+        def features_of(images: np.ndarray) -> np.ndarray:
+            size, positions = recipe.pretrain.image_size, settings.probe.uses_positions
+            return extract_features(backbone, images, size, device, positions=positions)
+
+        metrics = validation(task, score_task(task, features_of(task.images), settings.probe))
+        if "val_shortcut" in objectives:
+            hidden = features_of(without_thorax(task.images))
+            metrics["val_shortcut"] = shortcut_score(task, hidden, settings.probe)
+        return metrics
 
     if rank() != 0:
         pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
         return
-    with BoardWriter(context.folder / "tensorboard" / folder.name, sampled) as board:
+    with BoardWriter(context.folder / "tensorboard" / folder.name, sampled, objectives) as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)
@@ -140,13 +147,13 @@ class BoardWriter:
     Written afresh by every process that works on the trial, which starts by replaying what was reported before.
     """
 
-    def __init__(self, folder: Path, sampled: Mapping[str, Value]) -> None:
+    def __init__(self, folder: Path, sampled: Mapping[str, Value], objectives: Iterable[str]) -> None:
         from tensorboardX import SummaryWriter
         from tensorboardX.summary import hparams
 
         shutil.rmtree(folder, ignore_errors=True)
         self._writer = SummaryWriter(str(folder), flush_secs=5)
-        for summary in hparams(dict(sampled), {"val_auc": 0.0}):
+        for summary in hparams(dict(sampled), dict.fromkeys(objectives, 0.0)):
             self._writer.file_writer.add_summary(summary)
 
     def add(self, metrics: Metrics) -> None:

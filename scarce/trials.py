@@ -60,6 +60,8 @@ def read_trials(folder: Path) -> list[TrialRecord]:
 def write_trials_table(path: Path, records: list[TrialRecord], failed: Collection[str], epochs: float) -> pd.DataFrame:
     """Write and return `trials.parquet`: a row a trial, best validation AUC first; one column a searched setting.
 
+    `val_auc` and, where it was an objective, `val_shortcut` are of the report with the best AUC.
+
     Args:
         path: of the file.
         records: the trials that made a report.
@@ -72,6 +74,7 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
             "status": _status(record, failed, epochs),
             "val_auc": record.best["val_auc"],
             "val_auc_se": record.best["val_auc_se"],
+            **({"val_shortcut": record.best["val_shortcut"]} if "val_shortcut" in record.best else {}),
             "best_epoch": record.best["epoch"],
             **{name: record.last[name] for name in LAST},
             "collapse": record.collapse,

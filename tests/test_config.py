@@ -24,6 +24,8 @@ def test_flags_override_a_preset_wherever_it_stands():
         config = parse(arguments, PRESETS, "")
         assert (config.pretrain.batch_size, config.pretrain.backbone) == (64, l4.backbone)
     assert parse([], METHODS_PRESETS, "") == MethodsConfig()
+    assert list(parse(["--objective", "auc,shortcut"], PRESETS, "").search.objectives) == ["val_auc", "val_shortcut"]
+    assert list(parse([], PRESETS, "").search.objectives) == ["val_auc"]
     with pytest.raises(UserError, match="expected one of cpu, l4"):
         parse(["--preset", "h100"], PRESETS, "")
 

@@ -13,6 +13,7 @@ from phantom_hospitals import results_of, start_script, write_hospitals
 
 # One trial at a time: with two, which of them reports first decides what the sampler knows when it is asked.
 FLAGS = ["--trials", "3", "--epochs", "4", "--concurrent", "1"]
+STOPS = {"auc": (signal.SIGKILL, -9), "auc,shortcut": (signal.SIGINT, 130)}  # with the exit code, by --objective
 PATIENCE = 500  # seconds
 
 
@@ -31,8 +32,8 @@ def reports(run: Path) -> int:
     return total
 
 
-def stop_in_second_trial(folder: Path, name: str, how: signal.Signals) -> subprocess.Popen[str]:
-    process = start_script(folder, "--name", name, *FLAGS)
+def stop_in_second_trial(folder: Path, how: signal.Signals, *flags: str) -> subprocess.Popen[str]:
+    name, process = how.name, start_script(folder, "--name", how.name, *flags)
     deadline = time.monotonic() + PATIENCE
     while reports(folder / "runs" / name) < 5:
         assert process.poll() is None, process.communicate()[0]
@@ -49,25 +50,24 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.fixture(scope="module")
-def undisturbed(folder: Path) -> pd.DataFrame:
-    finish(start_script(folder, "--name", "undisturbed", *FLAGS))
-    return results_of(folder / "runs" / "undisturbed")
-
-
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
-def test_a_stopped_sweep_goes_on_to_the_same_results(folder: Path, undisturbed: pd.DataFrame, how, code):
-    name = how.name
-    stopped = stop_in_second_trial(folder, name, how)
+@pytest.mark.parametrize("objective", STOPS)
+def test_a_stopped_sweep_goes_on_to_the_same_results(folder: Path, objective: str):
+    how, code = STOPS[objective]
+    name, flags = how.name, [*FLAGS, "--objective", objective]
+    finish(start_script(folder, "--name", f"not-{name}", *flags))
+    undisturbed = results_of(folder / "runs" / f"not-{name}")
+    assert ("val_shortcut" in undisturbed) == ("shortcut" in objective)
+    stopped = stop_in_second_trial(folder, how, *flags)
     assert stopped.returncode == code
     before = reports(folder / "runs" / name)
-    resumed = finish(start_script(folder, "--name", name, *FLAGS, "--resume"))
+    resumed = finish(start_script(folder, "--name", name, *flags, "--resume"))
     pd.testing.assert_frame_equal(results_of(folder / "runs" / name), undisturbed)
     assert before >= 5  # four of a finished trial, which are not trained again:
     again = [line for line in resumed.splitlines() if "done" in line]
     assert len(again) <= len(undisturbed)
-    summaries = [json.loads((folder / "runs" / run / "summary.json").read_text()) for run in (name, "undisturbed")]
+    summaries = [json.loads((folder / "runs" / run / "summary.json").read_text()) for run in (name, f"not-{name}")]
     assert summaries[0]["chosen"] == summaries[1]["chosen"]
+    assert summaries[0]["search"].get("front") == summaries[1]["search"].get("front")
     assert not ray_processes_of(stopped.pid)
 
 

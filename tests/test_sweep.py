@@ -12,6 +12,7 @@ from phantom_hospitals import results_of, small_sweep, write_hospitals
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
+from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.backbones import create_backbone, export_backbone, load_backbone
 from scarce.checkpoint import KEPT
 from scarce.config import DataConfig, PretrainConfig, SweepConfig
@@ -19,6 +20,10 @@ from scarce.data.feed import load_feed
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import BaselinesConfig
+from scarce.fewshot.evaluate import score_task, validation
+from scarce.fewshot.features import extract_features
+from scarce.fewshot.probe import ProbeConfig
+from scarce.fewshot.task import build_task
 from scarce.pairing import Hospitals
 from scarce.settings import search_space
 from scarce.sweep import run_sweep
@@ -116,6 +121,50 @@ def test_a_seed_repeats_a_sweep_one_trial_at_a_time(folder: Path, finished: Path
     first, again = (results_of(run(small_sweep(folder, name, concurrent=1, trials=2))) for name in ("first", "again"))
     pd.testing.assert_frame_equal(first, again)
     assert set(first["trial"]) & set(results_of(finished)["trial"])  # the defaults are tried whatever the concurrency
+
+
+def test_two_objectives_give_a_front_and_the_numbers_of_the_weights_that_are_kept(folder: Path, finished: Path):
+    config = small_sweep(folder, "pareto", objective="auc,shortcut", trials=3)
+    out = run(config)
+    search = json.loads((out / "summary.json").read_text())["search"]
+    trials = pd.read_parquet(out / "trials.parquet").set_index("trial")
+    assert len(trials) == 3
+    assert trials["val_shortcut"].between(0, 0.5).all()
+    histories = {
+        run: {path.parent.name: json.loads(path.read_text()) for path in run.glob("trials/*/history.json")}
+        for run in (out, finished)
+    }
+    assert all("val_shortcut" in metrics for history in histories[out].values() for metrics in history)
+    shared = histories[out].keys() & histories[finished].keys()
+    assert shared  # the defaults: the second objective changes nothing that is trained
+    for identity in shared:
+        first, alone = histories[out][identity][0], histories[finished][identity][0]
+        assert {name: first[name] for name in alone if name != "images_per_s"} == {
+            name: value for name, value in alone.items() if name != "images_per_s"
+        }
+    for point in search["front"]:
+        assert {key: trials.loc[point["trial"], key] for key in point if key != "trial"} == {
+            key: value for key, value in point.items() if key != "trial"
+        }
+    chosen = search["chosen_trial"]
+    assert search["objective"] == "auc,shortcut"
+    assert search["val_auc"] >= search["front"][0]["val_auc"] - search["front"][0]["val_auc_se"]
+    assert search["val_shortcut"] == trials.loc[chosen, "val_shortcut"]
+    assert f"**{chosen}** (chosen)" in (out / "summary.md").read_text()
+    assert (out / "pareto.png").exists()
+
+    backbone, card = load_backbone(out / "best")
+    assert card["trial"] == chosen
+    probe = ProbeConfig(**card["settings"]["probe"])
+    task = build_task(open_dataset(folder / "b"), config.protocol, held_out="val")
+
+    def features_of(images: np.ndarray) -> np.ndarray:
+        return extract_features(backbone, images, 32, "cpu", positions=probe.uses_positions)
+
+    auc = validation(task, score_task(task, features_of(task.images), probe))["val_auc"]
+    assert auc == pytest.approx(search["val_auc"], abs=1e-6)
+    shortcut = shortcut_score(task, features_of(without_thorax(task.images)), probe)
+    assert shortcut == pytest.approx(search["val_shortcut"], abs=1e-6)
 
 
 def test_two_workers_train_a_trial_together(folder: Path):

@@ -19,7 +19,8 @@ class TrialLines(Callback):
         print(
             f"trial {trial.trial_id[-5:]} {result['trial']}  epoch {result['epoch']:6.1f}/{self.epochs:.3g}  "
             f"loss {result['loss']:7.3f}  effective rank {result['effective_rank']:5.1f}  "
-            f"{result['images_per_s']:5.0f} images/s  val AUC {result['val_auc']:.3f} ± {result['val_auc_se']:.3f}",
+            f"{result['images_per_s']:5.0f} images/s  val AUC {result['val_auc']:.3f} ± {result['val_auc_se']:.3f}"
+            + (f"  shortcut {result['val_shortcut']:.3f}" if "val_shortcut" in result else ""),
             flush=True,
         )
 

@@ -1,4 +1,4 @@
-"""Figures of a run: learning curves, and the ranking of methods. Every number is drawn with its interval.
+"""Figures of a run: learning curves, the ranking of methods, the Pareto front. Every number is drawn with its interval.
 
 Colours are those of Okabe & Ito (2008, Color Universal Design), told apart by the colour-blind; markers and line styles
 say the same again for a print in grey. Figures are made without pyplot, so nothing global is touched.
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -32,6 +33,10 @@ BLUE, ORANGE, GREY, LIGHT = "#0072B2", "#D55E00", "#555555", "#DDDDDD"
 FIRST: dict[str, Any] = {"color": BLUE, "linestyle": "-", "marker": "o"}
 OTHER: dict[str, Any] = {"color": ORANGE, "linestyle": "--", "marker": "s"}
 SEED: dict[str, Any] = {"color": BLUE, "linestyle": "none", "marker": "|"}
+TRIAL: dict[str, Any] = {"color": GREY, "linestyle": "none", "marker": "x"}
+FRONT: dict[str, Any] = {"color": BLUE, "linestyle": "-", "marker": "o"}
+CHOSEN: dict[str, Any] = {"color": ORANGE, "linestyle": "none", "marker": "D", "markersize": 8}
+LIMIT: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.2}
 RANDOM: dict[str, Any] = {"color": ORANGE, "linestyle": "-", "marker": "D", "markerfacecolor": "white"}
 CHANCE_LINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
 
@@ -44,6 +49,11 @@ def plot_learning_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) ->
 def plot_ranking(path: Path, ranking: Mapping[str, Any]) -> None:
     """Write `ranking_figure` to `path` as PNG of 150 dpi, atomically."""
     _write(path, ranking_figure(ranking))
+
+
+def plot_pareto(path: Path, trials: pd.DataFrame, search: Mapping[str, Any]) -> None:
+    """Write `pareto_figure` to `path` as PNG of 150 dpi, atomically."""
+    _write(path, pareto_figure(trials, search))
 
 
 def _write(path: Path, figure: Figure) -> None:
@@ -177,6 +187,36 @@ def _numbers(row: Mapping[str, Any]) -> str:
     return f"{auc_text(row)} ({interval_text(row)}), rank {rank}"
 
 
+def pareto_figure(trials: pd.DataFrame, search: Mapping[str, Any]) -> Figure:
+    """Every trial by its shortcut score and its AUC: up and to the left is better.
+
+    The front is drawn in steps: what lies below and to the right of it is dominated, and what lies between two of its
+    points has not been reached.
+
+    Args:
+        trials: all of a search: `trial`, `val_auc`, `val_auc_se` and `val_shortcut`.
+        search: from `choose_trial`: the `front` and the `chosen_trial`.
+    """
+    front = pd.DataFrame(search["front"])
+    dominated = trials[~trials["trial"].isin(front["trial"])]
+    figure = _figure(9.0, 4.6)
+    axes = figure.subplots()
+    axes.axhline(front["val_auc"].iloc[0] - front["val_auc_se"].iloc[0], **LIMIT)
+    for points, style in ((dominated, TRIAL), (front, FRONT)):
+        axes.errorbar(points["val_shortcut"], points["val_auc"], yerr=points["val_auc_se"], **_ends(style))
+        axes.plot(points["val_shortcut"], points["val_auc"], **_dot(style))
+    axes.step(front["val_shortcut"], front["val_auc"], where="pre", color=FRONT["color"])
+    axes.plot(search["val_shortcut"], search["val_auc"], **CHOSEN)
+    axes.set_xlabel("validation AUC above chance with the thorax blacked out: the shortcut score", fontsize=TEXT)
+    axes.set_ylabel("validation AUC ± one standard error", fontsize=TEXT)
+    axes.tick_params(labelsize=TEXT)
+    _lines_behind(axes, "both")
+    chosen = f"chosen: {search['chosen_trial']}"
+    entries = [(FRONT, "Pareto front"), (CHOSEN, chosen), (LIMIT, "best AUC minus its standard error")]
+    _legend(figure, [*([(TRIAL, "dominated trial")] if len(dominated) else []), *entries])
+    return figure
+
+
 def _ends(style: Mapping[str, Any]) -> dict[str, Any]:
     """An interval, drawn around its own middle: a percentile interval need not hold the number it belongs to."""
     return {"fmt": "none", "ecolor": style["color"], "elinewidth": 1.2, "capsize": 2.5}
@@ -186,7 +226,7 @@ def _dot(style: Mapping[str, Any]) -> dict[str, Any]:
     return {**style, "linestyle": "none", "markersize": 5}
 
 
-def _lines_behind(axes: Axes, axis: Literal["x", "y"]) -> None:
+def _lines_behind(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
     axes.grid(axis=axis, color=LIGHT, linewidth=0.6)
     axes.set_axisbelow(True)
 

@@ -9,6 +9,7 @@ from scarce.report.tables import (
     cells_table,
     confidence_text,
     counts_text,
+    front_table,
     interval_text,
     learning_curve_text,
     markdown_table,
@@ -34,6 +35,7 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
         "## Search",
         f"{counts_text(search['trials'])} in {search['seconds'] / 60:.1f} minutes. Chosen on validation: trial "
         f"{search['chosen_trial']}, AUC {search['val_auc']:.3f} ± {search['val_auc_se']:.3f} (s.e. over seeds).",
+        *_front(search),
         _trials_table(trials),
         *(f"Trial {identity} failed: {reason}" for identity, reason in search["failed"].items()),
     ]
@@ -69,16 +71,31 @@ def verdict(summary: Mapping[str, Any]) -> str:
     )
 
 
+def _front(search: Mapping[str, Any]) -> list[str]:
+    """Of a search with two objectives: how one was weighed against the other."""
+    if "front" not in search:
+        return []
+    return [
+        f"Its shortcut score, the AUC above chance that is left with the thorax blacked out, is "
+        f"{search['val_shortcut']:.3f}. Chosen was {search['rule']}. The front (pareto.png):",
+        front_table(search),
+        "All trials:",
+    ]
+
+
 def _trials_table(trials: pd.DataFrame) -> str:
+    shortcut = "val_shortcut" in trials
     rows = [
         [
             row["trial"],
-            row["status"] if row["collapse"] is None else f"{row['status']}: {row['collapse']}",
+            f"{row['status']}: {row['collapse']}" if isinstance(row["collapse"], str) else row["status"],
             f"{row['epoch']:.0f}",
             f"{row['val_auc']:.3f} ± {row['val_auc_se']:.3f}",
+            *([f"{row['val_shortcut']:.3f}"] if shortcut else []),
             *(f"{row[name]:.3g}" for name in COLLAPSE_SIGNS),
         ]
         for row in trials.to_dict("records")
     ]
     signs = [name.replace("_", " ") for name in COLLAPSE_SIGNS]
-    return markdown_table(["trial", "status", "epochs", "best val AUC ± s.e.", *signs], rows)
+    header = ["trial", "status", "epochs", "best val AUC ± s.e.", *(["its shortcut score"] if shortcut else []), *signs]
+    return markdown_table(header, rows)

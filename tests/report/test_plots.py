@@ -1,7 +1,10 @@
+from dataclasses import asdict
 from itertools import combinations
+from typing import Any
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.text import Text
@@ -10,7 +13,15 @@ from ranking_cases import make_ranking
 
 from scarce.errors import UserError
 from scarce.fewshot.learning_curve import fit_learning_curve
-from scarce.report.plots import learning_curves_figure, plot_learning_curves, plot_ranking, ranking_figure
+from scarce.pareto import Point, choose, pareto_front
+from scarce.report.plots import (
+    learning_curves_figure,
+    pareto_figure,
+    plot_learning_curves,
+    plot_pareto,
+    plot_ranking,
+    ranking_figure,
+)
 
 LONG = "supervised_on_the_pretraining_hospital_with_labels"
 NAMES = ("chosen", "pixel_statistics", "random_weights", LONG)
@@ -29,12 +40,24 @@ CURVES = {name: curve(*shape) for name, shape in zip(NAMES, SHAPES, strict=True)
 MISSING = {"from_scratch": {"available": False, "reason": "scored on 3 of 10 episodes a cell"}}
 
 
+def search_of(count: int) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Trials of a search, the better the more they use a shortcut, and what was chosen."""
+    rng = np.random.default_rng(0)
+    drawn = [(0.6 + 0.1 * shortcut + 0.01 * rng.normal(), shortcut) for shortcut in rng.uniform(0, 0.3, count)]
+    points = [Point(f"{number:012x}", auc, 0.01, shortcut) for number, (auc, shortcut) in enumerate(drawn)]
+    chosen = choose(points)
+    front = [asdict(point) for point in pareto_front(points)]
+    return pd.DataFrame(map(asdict, points)), {**asdict(chosen), "chosen_trial": chosen.trial, "front": front}
+
+
 FIGURES = {
     "one curve": lambda: learning_curves_figure({"chosen": CURVES["chosen"]}),
     "two of long names": lambda: learning_curves_figure({f"{LONG}_again": CURVES["chosen"], LONG: CURVES[LONG]}),
     "four curves": lambda: learning_curves_figure(CURVES | MISSING),
     "nine curves": lambda: learning_curves_figure({f"{name}_{i}": CURVES[name] for i in range(2) for name in NAMES}),
     "many shots": lambda: learning_curves_figure({"a": curve(0.8, 0.2, 0.4, MANY_SHOTS), "b": CURVES["chosen"]}),
+    "one trial": lambda: pareto_figure(*search_of(1)),
+    "many trials": lambda: pareto_figure(*search_of(40)),
     "one method": lambda: ranking_figure(make_ranking(1)),
     "nine methods": lambda: ranking_figure(make_ranking(9)),
 }
@@ -58,7 +81,7 @@ def test_texts_are_large_enough_whole_and_do_not_overlap(what, monkeypatch):
     assert all(text.get_fontsize() >= 9 for text in drawn)
     everything = " ".join(words for words, _ in texts)
     assert "chance" in everything
-    assert "95% intervals" in everything
+    assert ("one standard error" if "trial" in what else "95% intervals") in everything
 
 
 def test_every_curve_has_its_band_and_every_point_its_bar():
@@ -98,6 +121,27 @@ def test_every_method_has_its_dots_and_bars_best_on_top():
     assert beside[0].get_text() == "0.680 (0.660 to 0.700), rank 1 (1 to 3)"
 
 
+def test_every_trial_has_its_dot_and_bar_and_the_steps_bound_what_is_dominated():
+    trials, search = search_of(40)
+    axes = pareto_figure(trials, search).axes[0]
+    bars = np.concatenate([bars.get_segments() for bars in axes.collections if isinstance(bars, LineCollection)])
+    lines = {(str(line.get_marker()), line.get_linestyle()): line for line in axes.lines}
+    dots = np.concatenate([lines[marker, "None"].get_xydata() for marker in "xo"])
+    assert len(bars) == len(dots) == 40
+    for x, auc, error in trials[["val_shortcut", "val_auc", "val_auc_se"]].to_numpy():
+        assert np.abs(dots - [x, auc]).sum(axis=1).min() < 1e-9
+        assert np.abs(bars - [[x, auc - error], [x, auc + error]]).sum(axis=(1, 2)).min() < 1e-9
+    np.testing.assert_allclose(
+        lines["o", "None"].get_xydata(), [[p["val_shortcut"], p["val_auc"]] for p in search["front"]]
+    )
+    assert lines["D", "None"].get_xydata().tolist() == [[search["val_shortcut"], search["val_auc"]]]
+    best = search["front"][0]
+    assert list(lines["None", "--"].get_ydata()) == [best["val_auc"] - best["val_auc_se"]] * 2
+    steps = lines["None", "-"]
+    assert steps.get_drawstyle() == "steps-pre"  # from the best down: at a point's own AUC until the next one's
+    assert np.all(np.diff(steps.get_xdata()) < 0)
+
+
 def test_an_interval_beside_its_own_number_is_drawn_where_it_is():
     ranking = make_ranking(1)
     ranking["methods"][0].update(ci_low=0.7, ci_high=0.72)
@@ -118,7 +162,9 @@ def test_files_are_whole_pngs_of_150_dpi_and_nothing_global_changes(tmp_path):
     plot_ranking(tmp_path / "plots" / "ranking.png", make_ranking())
     plot_learning_curves(tmp_path / "plots" / "curves.png", CURVES)
     assert dict(matplotlib.rcParams) == before
-    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["curves.png", "ranking.png"]
+    plot_pareto(tmp_path / "plots" / "pareto.png", *search_of(20))
+    assert dict(matplotlib.rcParams) == before
+    assert sorted(path.name for path in (tmp_path / "plots").iterdir()) == ["curves.png", "pareto.png", "ranking.png"]
     for path in (tmp_path / "plots").iterdir():
         with Image.open(path) as picture:
             picture.load()

@@ -68,6 +68,7 @@ def test_every_number_has_its_interval_and_nothing_is_left_out():
     for line in text.splitlines():
         if line.startswith(("| random", "| pixels", "| **chosen")):
             assert " to " in line
+    assert "nan " not in text  # pandas makes one of a missing reason
     for words in (
         "collapsed: effective_rank is 1.1, below 2.2",
         "No learning curve: it needs at least 3",
@@ -78,6 +79,26 @@ def test_every_number_has_its_interval_and_nothing_is_left_out():
     ):
         assert words in text
     assert "| hernia  | 7 " in text
+
+
+def test_of_two_objectives_the_front_is_shown_with_the_chosen_one_and_why():
+    results = summary()
+    front = [
+        {"trial": "abc", "val_auc": 0.62, "val_auc_se": 0.02, "val_shortcut": 0.2},
+        {"trial": "fed", "val_auc": 0.61, "val_auc_se": 0.01, "val_shortcut": 0.125},
+    ]
+    results["search"] |= {"objective": "auc,shortcut", "rule": "the rule", "val_shortcut": 0.125, "front": front}
+    text = summary_markdown(results, TRIALS.assign(val_shortcut=[0.125, 0.25]))
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    for line in (
+        "| trial | val AUC ± s.e. | shortcut score |",
+        "| abc | 0.620 ± 0.020 | 0.200 |",
+        "| **fed** (chosen) | 0.610 ± 0.010 | 0.125 |",
+        "| fed | done | 4 | 0.610 ± 0.010 | 0.125 | 0.5 | 20 | 0.3 | -2 |",
+    ):
+        assert line in lines
+    assert "blacked out, is 0.125. Chosen was the rule." in text
+    assert "shortcut" not in summary_markdown(summary(), TRIALS)
 
 
 def test_a_learning_curve_is_told_with_its_intervals_and_its_target():
