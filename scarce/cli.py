@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
+from scarce.audit_config import AuditConfig
 from scarce.data.columns import Columns
 from scarce.errors import run_or_exit
 
@@ -116,10 +117,36 @@ class Describe:
         print(describe(open_dataset(self.dataset)))
 
 
-Command = Annotated[Convert, subcommand("convert")] | Annotated[Describe, subcommand("describe")]
+@dataclass(frozen=True)
+class Audit(AuditConfig):
+    """Audit a finished run: does its model read anatomy or a shortcut? Writes audit/ in the run's folder."""
+
+    run_folder: Annotated[Positional[Path], arg(metavar="RUN")] = field(kw_only=True)
+    """Folder of a finished run, such as runs/ssl_aug-phantom-a-phantom-b."""
+    findings: tuple[str, ...] = ()
+    """Findings to audit; none: those of the run."""
+
+    def run(self) -> None:
+        """Audit, and print the answer and where the page is."""
+        from scarce.audit_run import AUDIT_NAME, audit_run
+
+        report = audit_run(self.run_folder.absolute(), self, self.findings)
+        print(report["headline"])
+        for audit in report["audits"].values():
+            print(f"  {audit['title']:<32} {audit['verdict']}")
+        print(f"Written to {self.run_folder / AUDIT_NAME / 'index.html'}")
+
+
+Command = (
+    Annotated[Convert, subcommand("convert")]
+    | Annotated[Describe, subcommand("describe")]
+    | Annotated[Audit, subcommand("audit")]
+)
 
 
 def main() -> None:
     """Run `scarce` with the arguments of the process. Exit code 2: a mistake of the user's, told in one line."""
-    command: Convert | Describe = tyro.cli(Command, prog="scarce", description="Chest X-rays to Arrow.")
+    command: Convert | Describe | Audit = tyro.cli(
+        Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
+    )
     run_or_exit(command.run)

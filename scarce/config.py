@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from scarce.audit_config import SweepAuditConfig
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import BaselinesConfig
 from scarce.fewshot.protocol import ProtocolConfig
@@ -103,6 +104,7 @@ class SweepConfig:
     search: SearchConfig = field(default_factory=SearchConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    audits: SweepAuditConfig = field(default_factory=SweepAuditConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
 
@@ -136,6 +138,7 @@ class MethodsConfig:
     gpus_per_trial: float | None = None
     """Share of a GPU a run gets, of its memory too; default 0.25 where there is a GPU, else 0."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    audits: SweepAuditConfig = field(default_factory=SweepAuditConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import ray
 import torch
 
+from scarce.audit_run import audit_run
 from scarce.backbones import create_backbone
 from scarce.cluster import local_cluster
 from scarce.config import MethodsConfig, PretrainConfig, SweepConfig, run_folder
@@ -27,7 +28,7 @@ from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.ranking import rank_models
 from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json, write_text
-from scarce.final import load_trained_backbone
+from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
 from scarce.pairing import Hospitals
 from scarce.pretrain import (
@@ -40,6 +41,7 @@ from scarce.pretrain import (
     steps_an_epoch,
     train_step,
 )
+from scarce.report.audit import audit_markdown
 from scarce.report.plots import plot_ranking
 from scarce.report.ranking import ranking_markdown
 from scarce.resources import Plan, plan_resources
@@ -72,8 +74,8 @@ def run_contest(config: MethodsConfig) -> Path:
     """Rank the methods, and write everything to the run's folder.
 
     Returns:
-        The run's folder: config.json, budget.json, ranking.json, ranking.md, ranking.png, and a folder a method with
-        its search and its repetitions.
+        The run's folder: config.json, budget.json, ranking.json, ranking.md, ranking.png, best/ (the leader's backbone
+        of its first pretraining seed) and audit/ of it, and a folder a method with its search and its repetitions.
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -105,7 +107,11 @@ def run_contest(config: MethodsConfig) -> Path:
     ranking = rank(config, outcomes, folder, hospitals, images, plan, test_task)
     write_json(folder / "ranking.json", ranking)
     plot_ranking(folder / "ranking.png", ranking)
+    export_leader(config, ranking, outcomes, folder, hospitals, images, plan)
     text = ranking_markdown(ranking, {name: asdict(outcome) for name, outcome in outcomes.items()})
+    if config.audits.audit:
+        print("auditing the leader: anatomy or shortcut?", flush=True)
+        text += f"\n{audit_markdown(audit_run(folder, config.audits))}"
     write_text(folder / "ranking.md", text)
     print(f"\n{text}\nWritten to {folder}")
     return folder
@@ -299,3 +305,22 @@ def rank(
             + "; ".join(f"{name} {outcome.status} ({outcome.reason})" for name, outcome in outcomes.items())
         )
     return rank_models(test_task, scores, reference, config.protocol)
+
+
+def export_leader(
+    config: MethodsConfig,
+    ranking: Mapping[str, Any],
+    outcomes: Mapping[str, Outcome],
+    folder: Path,
+    hospitals: Hospitals,
+    images: int,
+    plan: Plan,
+) -> None:
+    """Export the leader's backbone to `best/`: that of its first pretraining seed, not of its best one on test."""
+    leader = ranking["methods"][0]
+    name, outcome = leader["method"], outcomes[leader["method"]]
+    pretrain = pretrain_config(config, name, outcome.epochs)
+    context = _context(config, pretrain, folder / name / "seeds", hospitals, images, plan, outcome.chosen)
+    settings = context.settings({"pretrain.seed": outcome.seeds[0]})
+    test = {key: leader[key] for key in ("auc", "ci_low", "ci_high")}
+    export_chosen(folder, load_trained_backbone(context, settings), settings, hospitals, context, test)

@@ -1,6 +1,7 @@
 """The one look at the test split: the chosen trial beside the baselines, with seeds the search never used."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,19 +63,41 @@ def evaluate_chosen(
     result = compare(test_task, scores, context.config.protocol)
     if context.config.protocol.protocol == "original":
         result["original"] = evaluate_original(hospitals.target, features_of, context.config.protocol.findings)
+    test = {key: result["chosen"][key] for key in ("auc", "ci_low", "ci_high")}
+    export_chosen(context.folder, trained, settings, hospitals, context, test)
+    return result
+
+
+def export_chosen(
+    folder: Path,
+    trained: Backbone,
+    settings: Settings,
+    hospitals: Hospitals,
+    context: TrialContext,
+    test: dict[str, float],
+) -> None:
+    """Write the chosen backbone and its card to `best/` in the run's folder.
+
+    Args:
+        folder: of the run.
+        trained: the backbone.
+        settings: that it was trained with.
+        hospitals: of the run.
+        context: of the trial.
+        test: `auc`, `ci_low` and `ci_high` on test.
+    """
     card = {
         "settings": asdict(settings),
-        "trial": chosen.identity,
+        "trial": context.trial_folder(settings).name,
         "data": {
             "pretrain": hospitals.pretraining.manifest.hospital,
             "target": hospitals.target.manifest.hospital,
             "fractions": list(context.config.protocol.fractions),
         },
         "input": "float32 [N, 1, S, S], (intensity in [0, 1] - 0.5) / 0.25",
-        "test": {key: result["chosen"][key] for key in ("auc", "ci_low", "ci_high")},
+        "test": test,
         "environment": describe_environment(),
         "licence": "of the pretraining images",
         "use": "research only, not for clinical use",
     }
-    export_backbone(trained, pretrain.backbone, context.folder / "best", card)
-    return result
+    export_backbone(trained, settings.recipe.pretrain.backbone, folder / "best", card)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from scarce.audit_config import SweepAuditConfig
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import check_scratch_seeds
 from scarce.fewshot.protocol import ProtocolConfig
@@ -26,6 +27,7 @@ class FrozenConfig:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto is the GPU where there is one."""
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    audits: SweepAuditConfig = field(default_factory=SweepAuditConfig)
     name: str = ""
     """The run's folder under --out; empty: <experiment>-<checkpoint>-<target>."""
     out: str = "runs"

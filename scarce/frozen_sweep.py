@@ -17,6 +17,8 @@ import optuna
 import pandas as pd
 import torch
 
+from scarce.audit.subject import FrozenPipeline, Pipeline
+from scarce.audit_run import AUDIT_NAME, Model, make_subject, write_audits
 from scarce.backbones import CARD_NAME, WEIGHTS_NAME, Backbone, load_backbone
 from scarce.data.hospitals import open_hospital
 from scarce.data.store import Dataset
@@ -70,6 +72,7 @@ class FrozenSweep:
         trials: Sequence[Trial],
         test: Task,
         scores: Mapping[str, Scores | str],
+        pipeline: FrozenPipeline | Pipeline,
         *,
         sections: Sequence[str] = (),
         results: Mapping[str, Any] | None = None,
@@ -80,6 +83,7 @@ class FrozenSweep:
             trials: all that were tried; `best_trial` of them is the chosen one.
             test: the test task.
             scores: `chosen` and what it is compared with, as in `compare`.
+            pipeline: how the chosen scores came about, to be audited.
             sections: Markdown to put between the answer and the tables of all findings and trials.
             results: what else summary.json is to hold.
 
@@ -109,11 +113,16 @@ class FrozenSweep:
             **(results or {}),
         }
         table = trials_table(trials)
-        text = frozen_markdown(summary, table, sections)
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
         unfinished.mkdir()
         try:
+            if self.config.audits.audit:
+                print("auditing it: anatomy or shortcut?", flush=True)
+                name = f"{self.checkpoint}, as chosen by {self.folder.name}"
+                model = Model(name, pipeline, self.image_size, self.target, None, self.config.protocol)
+                summary["audit"] = write_audits(make_subject(model, self.config.audits), model, unfinished / AUDIT_NAME)
+            text = frozen_markdown(summary, table, sections)
             write_json(
                 unfinished / "config.json",
                 {

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ray
 
+from scarce.audit_run import audit_run
 from scarce.cluster import local_cluster
 from scarce.config import SweepConfig, run_folder
 from scarce.errors import UserError
@@ -30,7 +31,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
 
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
-        of shots on), pareto.png (of two objectives), best/, tensorboard/, trials/, rungs.json and tune/ (what a resume
+        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.json and tune/ (what a resume
         needs).
 
     Raises:
@@ -83,6 +84,9 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         "leak_check": leak_check,
         "confidence": config.protocol.confidence,
     }
+    if config.audits.audit:
+        print("auditing it: anatomy or shortcut?", flush=True)
+        summary["audit"] = audit_run(folder, config.audits)
     write_json(folder / SUMMARY_NAME, summary)
     curves = {
         name: row["learning_curve"]

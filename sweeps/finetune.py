@@ -76,7 +76,7 @@ def main() -> None:
         untrained = create_backbone(sweep.card["backbone"], config.seed).to(sweep.device)
         seeds = min(config.scratch_seeds, len(test.seeds))
         scores["from_scratch"] = from_scratch(val, test, untrained, sweep.image_size, sweep.device, seeds)
-    sweep.write(trials, test, scores)
+    sweep.write(trials, test, scores, lambda task: finetune(task, best_trial(trials).values))
 
 
 if __name__ == "__main__":

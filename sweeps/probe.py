@@ -25,6 +25,7 @@ def main() -> None:
     import numpy as np
     import torch
 
+    from scarce.audit.subject import FrozenPipeline
     from scarce.fewshot.evaluate import score_task, validation
     from scarce.fewshot.features import extract_features
     from scarce.fewshot.probe import SEARCH_SPACE, ProbeConfig
@@ -68,6 +69,7 @@ def main() -> None:
         trials,
         tasks["test"],
         {"chosen": score(tasks["test"], chosen), "default_probe": score(tasks["test"], ProbeConfig())},
+        FrozenPipeline(sweep.backbone, sweep.image_size, chosen, sweep.device),
         sections=[
             "## The best of each kind, on val",
             settings_table(trials_table([trial for kind in kinds for trial in best_of(kind)])),

@@ -1,6 +1,7 @@
 """Which part of the picture a model is shown: the thorax, the frame around it, the corners."""
 
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 # Shares of the picture's width and height. The box holds the lungs of a frontal film taken with usual care, and leaves
 # the frame in which side markers, borders, tubes' ends and the arms lie.
@@ -8,6 +9,7 @@ THORAX_BOX = (0.10, 0.10, 0.90, 0.88)  # left, top, right, bottom
 FRAME_WIDTH = 0.10
 CORNER_SIDE = 0.20
 LUNG_QUANTILE = 0.02  # a pixel is lung territory where it is lung in more than this share of the pictures
+LUNG_MARGIN = 0.05
 
 
 def thorax_box(size: int) -> np.ndarray:
@@ -27,12 +29,16 @@ def corners(size: int) -> np.ndarray:
 
 
 def lung_territory(lungs: np.ndarray) -> np.ndarray:
-    """Where lungs lie in the pictures: bool [N, S, S] to bool [S, S].
+    """Where lungs lie in the pictures, what lies between them, and a margin: bool [N, S, S] to bool [S, S].
 
     One region for all pictures. Were each one's own mask blacked out, the hole would show the outline of the lungs,
-    which effusions, masses and a raised diaphragm change: the finding would be read from the hole.
+    which effusions, masses and a raised diaphragm change: the finding would be read from the hole. Heart and
+    mediastinum go too, as findings lie before and behind them, and a margin, as shadows reach beyond the lungs' edge.
     """
-    territory: np.ndarray = lungs.mean(axis=0) > LUNG_QUANTILE
+    often = lungs.mean(axis=0) > LUNG_QUANTILE
+    between = np.maximum.accumulate(often, axis=1) & np.maximum.accumulate(often[:, ::-1], axis=1)[:, ::-1]
+    margin = max(1, round(LUNG_MARGIN * len(often)))
+    territory: np.ndarray = binary_dilation(between, iterations=margin)
     return territory
 
 

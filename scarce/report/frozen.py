@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from scarce.report.summary import verdict
+from scarce.report.summary import audit_section, first_line, verdict
 from scarce.report.tables import cells_table, counts_text, learning_curve_text, markdown_table, models_table
 
 
@@ -22,12 +22,14 @@ def frozen_markdown(summary: Mapping[str, Any], trials: pd.DataFrame, sections: 
         "\n\n".join(
             [
                 "# Result",
+                *first_line(summary),
                 verdict(summary),
                 "## On test",
                 models_table(summary),
                 *(f"No {name}: {row['reason']}." for name, row in summary["baselines"].items() if not row["available"]),
                 f"Backbone: {summary['checkpoint']}. {summary['leak_check']}",
                 *sections,
+                *audit_section(summary),
                 "## By finding and shots",
                 cells_table(summary["chosen"]["cells"]),
                 "## How many labels",

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from scarce.report.audit import audit_markdown
 from scarce.report.tables import (
     cells_table,
     confidence_text,
@@ -24,10 +25,12 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
     chosen, search = summary["chosen"], summary["search"]
     sections = [
         "# Result",
+        *first_line(summary),
         verdict(summary),
         "## On test, against the baselines",
         models_table(summary),
         *(f"No {name}: {row['reason']}." for name, row in summary["baselines"].items() if not row["available"]),
+        *audit_section(summary),
         "## By finding and shots",
         cells_table(chosen["cells"]),
         "## How many labels",
@@ -40,6 +43,16 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
         *(f"Trial {identity} failed: {reason}" for identity, reason in search["failed"].items()),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def first_line(summary: Mapping[str, Any]) -> list[str]:
+    """What the audits came to, if there were any: above chance or not, anatomy or shortcut."""
+    return [f"**{summary['audit']['headline']}**"] if "audit" in summary else []
+
+
+def audit_section(summary: Mapping[str, Any]) -> list[str]:
+    """The audits, if there were any."""
+    return [audit_markdown(summary["audit"]).strip()] if "audit" in summary else []
 
 
 def verdict(summary: Mapping[str, Any]) -> str:

@@ -1,0 +1,141 @@
+"""What is audited: a task, how scores come about for it, and everything else that is known of its images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+
+from scarce.audit.yardstick import Measured, Yardstick
+from scarce.backbones import Backbone
+from scarce.data.store import Dataset
+from scarce.fewshot.evaluate import score_task
+from scarce.fewshot.features import extract_features
+from scarce.fewshot.probe import ProbeConfig
+from scarce.fewshot.protocol import ProtocolConfig
+from scarce.fewshot.task import Scores, Task
+
+Pipeline = Callable[[Task], Scores]  # trains on every episode of a task, on its images as they are, and scores them
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenPipeline:
+    """A backbone without further training, and a probe on its features.
+
+    Features of images that did not change since the last `prepare` are not extracted again: most audits change the
+    held-out images only.
+    """
+
+    backbone: Backbone  # on `device`, in eval mode
+    image_size: int
+    probe: ProbeConfig
+    device: torch.device
+
+    def __call__(self, task: Task) -> Scores:
+        """Train the probe on every episode, score the held-out images."""
+        return score_task(task, self.features(task.images, self.probe.uses_positions), self.probe)
+
+    def features(self, images: np.ndarray, positions: bool = False) -> np.ndarray:
+        """Features of uint8 [N, H, W]: float32 [N, D], or of every position."""
+        return extract_features(self.backbone, images, self.image_size, self.device, positions=positions)
+
+    def prepared(self, task: Task) -> Pipeline:
+        """The same pipeline for variants of a task: images that are as in `task` keep their features."""
+        known = self.features(task.images, self.probe.uses_positions)
+
+        def score(variant: Task) -> Scores:
+            if variant.images is task.images:
+                return score_task(variant, known, self.probe)
+            if variant.images.shape != task.images.shape:
+                return self(variant)
+            features = known.copy()
+            changed = np.flatnonzero((variant.images != task.images).any(axis=(1, 2)))
+            if len(changed):
+                features[changed] = self.features(variant.images[changed], self.probe.uses_positions)
+            return score_task(variant, features, self.probe)
+
+        return score
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Everything an audit may look at.
+
+    Attributes:
+        task: of the split that the result is about, with one number of shots a finding; see `largest_shots`.
+        score: the pipeline whose result is audited, for variants of `task` with changed images or labels.
+        hospital: the labelled one.
+        protocol: by which the task was made.
+        frozen: the pipeline where it is a frozen backbone with a probe; None where networks are fine-tuned.
+        other: another hospital's dataset; None where there is none.
+        lungs: true or segmented lungs of the task's images, bool [N, S, S]; None where there are none.
+        unusable_masks: why lung masks that were given can't be used.
+        count: bootstrap resamples.
+        permutations: of the labels, for the audit of chance.
+    """
+
+    task: Task
+    score: Pipeline
+    hospital: Dataset
+    protocol: ProtocolConfig
+    frozen: FrozenPipeline | None
+    other: Dataset | None
+    lungs: np.ndarray | None = None
+    unusable_masks: str = ""
+    count: int = 1000
+    permutations: int = 99
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """What is known of all images of the hospital, by row of its dataset."""
+        return self.hospital.metadata()
+
+    @cached_property
+    def films(self) -> pd.DataFrame:
+        """What is known of the task's images, in their order."""
+        return self.table.set_index("image_id").loc[list(self.task.image_ids)].reset_index()
+
+    @cached_property
+    def yardstick(self) -> Yardstick:
+        """Measures every variant on the same resamples."""
+        return Yardstick(self.task, self.count, self.protocol.confidence)
+
+    @cached_property
+    def scores(self) -> Scores:
+        """Of the held-out images, as they are."""
+        return self.score(self.task)
+
+    @cached_property
+    def whole(self) -> Measured:
+        """AUC on the pictures as they are: what every audit compares with."""
+        return self.yardstick.auc(self.scores)
+
+    @property
+    def size(self) -> int:
+        """Side of the task's images in pixels."""
+        return self.task.images.shape[1]
+
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        """Row numbers of the images that are scored for any finding."""
+        return np.unique(np.concatenate(self.task.evaluated))
+
+    def with_images(self, images: np.ndarray) -> Scores:
+        """Scores of the pipeline trained and tested on other pictures of the same patients, uint8 [N, S, S]."""
+        return self.score(replace(self.task, images=images))
+
+    def with_held_out(self, change: Callable[[np.ndarray], np.ndarray]) -> Scores:
+        """Scores of the pipeline trained on the pictures as they are and tested on changed ones."""
+        images = self.task.images.copy()
+        images[self.held_out] = change(images[self.held_out])
+        return self.with_images(images)
+
+
+def largest_shots(task: Task) -> Task:
+    """The task with every finding's largest number of shots only: where a probe can learn most, shortcuts too."""
+    shots = tuple(able[-1:] for able in task.shots)
+    most = dict(zip(task.findings, shots, strict=True))
+    episodes = tuple(episode for episode in task.episodes if episode.shots in most[episode.finding])
+    return replace(task, shots=shots, episodes=episodes)
