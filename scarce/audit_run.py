@@ -16,8 +16,10 @@ from scarce.backbones import CARD_NAME, load_backbone
 from scarce.data.hospitals import open_hospital
 from scarce.data.masks import read_masks
 from scarce.data.pixels import reduce_images
+from scarce.data.splits import image_splits
 from scarce.data.store import Dataset
 from scarce.errors import UserError
+from scarce.fewshot.episodes import choose_findings
 from scarce.fewshot.finetune import FinetuneConfig, finetune_task
 from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.protocol import ProtocolConfig
@@ -25,6 +27,7 @@ from scarce.fewshot.task import Task, build_task
 from scarce.files import write_json, write_text
 from scarce.report.audit import audit_markdown
 from scarce.report.audit_page import write_audit_page
+from scarce.report.audit_plots import plot_audit_overview
 from scarce.run_files import CONFIG_NAME, SUMMARY_NAME
 
 AUDIT_NAME = "audit"
@@ -45,8 +48,8 @@ class Model:
 
 def make_subject(model: Model, config: AuditConfig) -> Subject:
     """The model on the test patients of its hospital, with everything that the audits ask for."""
-    task = build_task(model.hospital, model.protocol, held_out="test", largest_size=model.image_size)
-    task = largest_shots(task)
+    protocol, left_out = auditable(model.hospital, model.protocol)
+    task = largest_shots(build_task(model.hospital, protocol, held_out="test", largest_size=model.image_size))
     other = open_hospital(config.other) if config.other else model.other
     if other is not None and other.manifest.hospital == model.hospital.manifest.hospital:
         other = None
@@ -58,14 +61,34 @@ def make_subject(model: Model, config: AuditConfig) -> Subject:
         task=task,
         score=model.pipeline if frozen is None else frozen.prepared(task),
         hospital=model.hospital,
-        protocol=model.protocol,
+        protocol=protocol,
         frozen=frozen,
         other=other,
         lungs=lungs,
         unusable_masks=reason,
+        left_out=left_out,
         count=config.resamples,
         permutations=config.permutations,
     )
+
+
+def auditable(hospital: Dataset, protocol: ProtocolConfig) -> tuple[ProtocolConfig, tuple[str, ...]]:
+    """The protocol with those of its findings that have enough patients, and why the others are left out.
+
+    Raises:
+        UserError: none has.
+    """
+    table = hospital.metadata()
+    split = image_splits(table, protocol.fractions)
+    enough, left_out = [], []
+    for name in protocol.findings:
+        try:
+            enough += choose_findings(table, split, replace(protocol, findings=(name,)))
+        except UserError as reason:
+            left_out.append(str(reason))
+    if left_out and not enough:
+        raise UserError(left_out[0])
+    return replace(protocol, findings=tuple(enough)), tuple(left_out)
 
 
 def find_lungs(hospital: Dataset, task: Task, masks: str) -> tuple[np.ndarray | None, str]:
@@ -90,7 +113,7 @@ def first_seeds(task: Task, count: int) -> Task:
 
 
 def write_audits(subject: Subject, model: Model, folder: Path) -> dict[str, Any]:
-    """Run the audits and write audit.json, audit.md and index.html to `folder`; the content of the first."""
+    """Run the audits and write audit.json, audit.md, overview.png and index.html to `folder`; the content of the first."""
     report = run_audits(subject)
     values = report_json(report)
     about = {
@@ -102,6 +125,7 @@ def write_audits(subject: Subject, model: Model, folder: Path) -> dict[str, Any]
     }
     write_json(folder / "audit.json", values)
     write_text(folder / "audit.md", audit_markdown(values))
+    plot_audit_overview(folder / "overview.png", values)
     write_audit_page(folder / "index.html", report, about)
     return values
 

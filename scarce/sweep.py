@@ -31,8 +31,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
 
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
-        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.json and tune/ (what a resume
-        needs).
+        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.json and tune/ (what a
+        resume needs).
 
     Raises:
         UserError: what was asked for cannot be done.

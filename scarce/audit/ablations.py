@@ -49,7 +49,7 @@ def _ablation(subject: Subject, region: np.ndarray, note: str) -> Found:
 
 
 def evidence_row(subject: Subject, alone: Measured, finding: int, name: str, cleared: bool = False) -> Row:
-    """The claim that something which is no anatomy predicts the finding, from its AUC.
+    """The claim that a result rests on something which is no anatomy: it is above chance, and so is that alone.
 
     It is excused if the whole picture is shown to give more, and it is small besides (or `cleared`: a floor may be as
     high as it likes if the result clears it). It is not, however small, if the whole picture gives no more.
@@ -62,7 +62,7 @@ def evidence_row(subject: Subject, alone: Measured, finding: int, name: str, cle
         name=subject.task.findings[finding],
         finding=subject.task.findings[finding],
         numbers={name: number, "whole picture": yardstick.number(subject.whole, finding), "whole minus it": gain},
-        p=yardstick.p_auc(alone, finding),
+        p=max(yardstick.p_auc(alone, finding), yardstick.p_auc(subject.whole, finding)),
         small=small,
         excused=(small or cleared) and gain.low > 0,
     )

@@ -83,7 +83,7 @@ def _view_alone(subject: Subject, finding: int, name: str) -> list[Row]:
             name=f"{name}, by view alone",
             finding=name,
             numbers={"view alone": found.auc, "whole picture": whole, "whole minus it": gain},
-            p=found.p,
+            p=max(found.p, yardstick.p_auc(subject.whole, finding)),
             small=found.auc.high < CHANCE + TOLERATED,
             excused=cleared,
             words=f"{found.words}.",

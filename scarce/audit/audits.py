@@ -1,6 +1,7 @@
 """All audits of a result, one after the other, and what they come to together. Read `run_audits` from the top."""
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,71 +16,95 @@ from scarce.audit.encoded import encoded_attributes
 from scarce.audit.matched import matched_test
 from scarce.audit.robustness import corruption_curves
 from scarce.audit.subject import Subject
-from scarce.audit.verdicts import AuditResult, CannotRun, Found, Kind, Verdict, judge, worst
+from scarce.audit.verdicts import Audit, AuditResult, CannotRun, Found, Verdict, judge, worst
 from scarce.audit.where_it_looked import where_it_looked
+from scarce.audit.yardstick import Number
 
-
-@dataclass(frozen=True)
-class Audit:
-    """One audit: what it is called and asks, and how it is run."""
-
-    key: str
-    kind: Kind
-    title: str
-    question: str
-    run: Callable[[Subject], Found]
-
+_SMALL = "any such effect is shown to be smaller than what is tolerated"
+_OR_MORE = f"{_SMALL}, or the whole picture is shown to tell more"
 
 AUDITS = (
     Audit(
         *("above_chance", "chance", "Chance"),
-        "Is the result above what the same pipeline reaches on shuffled labels?",
-        above_chance,
+        question="Is the result above what the same pipeline reaches on shuffled labels?",
+        did="Labels were shuffled among the patients and everything was done again, many times.",
+        fails="the AUC is not shown to be above what shuffled labels give",
+        passes="the AUC is above what shuffled labels give",
+        run=above_chance,
     ),
     Audit(
         *("lungs_removed", "shortcut", "Lungs removed"),
-        "Does the model still find it when it is not shown the lungs?",
-        lungs_removed,
+        question="Does the model still find it when it is not shown the lungs?",
+        did="The lungs and what lies between them were blacked out in every film, for training and for test.",
+        fails="the finding is told from films without lungs",
+        passes=_OR_MORE,
+        run=lungs_removed,
     ),
     Audit(
         *("border_only", "shortcut", "Only the border"),
-        "Does the model find it in the outermost tenth of the picture alone?",
-        border_only,
+        question="Does the model find it in the outermost tenth of the picture alone?",
+        did="All but the outermost tenth on each side was blacked out in every film, for training and for test.",
+        fails="the finding is told from the border of the film",
+        passes=_OR_MORE,
+        run=border_only,
     ),
     Audit(
         *("corner_markers", "shortcut", "Corner markers"),
-        "Does the model need the corners, and does a foreign side marker change its mind?",
-        corner_markers,
+        question="Does the model need the corners, and does a foreign side marker change its mind?",
+        did="The corners, where side markers are, were masked in every film; and side markers of another hospital were "
+        "pasted into the test films.",
+        fails="the score depends on the corners of the film",
+        passes=_SMALL,
+        run=corner_markers,
     ),
     Audit(
         *("encoded_attributes", "shortcut", "Hospital, view, sex, age"),
-        "What else do the features know, and do the scores follow it?",
-        encoded_attributes,
+        question="What else do the features know, and do the scores follow it?",
+        did="It was measured whether the model can tell hospital, view, sex and age, whether these go with the finding "
+        "among the test films, and whether patients without the finding score higher because of them.",
+        fails="the score follows something that is no sign of the finding, but goes with it at this hospital",
+        passes="at least one of the three is shown to be smaller than what is tolerated",
+        run=encoded_attributes,
     ),
     Audit(
         *("acquisition_only", "shortcut", "Acquisition only"),
-        "What do exposure, view and file tell without the picture? A result has to clear that floor.",
-        acquisition_only,
+        question="What do exposure, view and file tell without the picture? A result has to clear that floor.",
+        did="A model was given the exposure, the view and the properties of the file instead of the picture.",
+        fails="how the film was taken tells the finding, and the picture is not shown to tell more",
+        passes=_OR_MORE,
+        run=acquisition_only,
     ),
     Audit(
         *("matched_test", "shortcut", "Matched test"),
-        "Is the AUC still there among films of the same view, sex and age band?",
-        matched_test,
+        question="Is the AUC still there among films of the same view, sex and age band?",
+        did="Only films of the same view, the same sex or the same age band were compared with each other.",
+        fails="part of the AUC is a difference between kinds of patients or films",
+        passes=_SMALL,
+        run=matched_test,
     ),
     Audit(
         *("corruption_curves", "robustness", "Corruption curves"),
-        "How far may the next hospital's films differ before the model loses what it knew?",
-        corruption_curves,
+        question="How far may the next hospital's films differ before the model loses what it knew?",
+        did="The test films were changed step by step, as another hospital's may differ; the model stayed as it was.",
+        fails="a change as mild as between two hospitals costs AUC",
+        passes="mild changes are shown to cost less AUC than what is tolerated",
+        run=corruption_curves,
     ),
     Audit(
         *("cross_hospital", "robustness", "In-hospital and cross-hospital"),
-        "Does a probe trained on one hospital's films work at the other?",
-        cross_hospital,
+        question="Does a probe trained on one hospital's films work at the other?",
+        did="The few labelled films were taken from one hospital, the test films from the other.",
+        fails="labelled films of the other hospital give a lower AUC",
+        passes="the drop is shown to be smaller than what is tolerated",
+        run=cross_hospital,
     ),
     Audit(
         *("where_it_looked", "look", "Where it looked"),
-        "Which part of the film moved the score?",
-        where_it_looked,
+        question="Which part of the film moved the score?",
+        did="Maps of what moved the score were compared with the lungs and, where they are known, the findings' boxes.",
+        fails="less of the map lies in the lungs than if it were spread evenly over the film",
+        passes="more of the map lies in the lungs than if it were spread evenly over the film",
+        run=where_it_looked,
     ),
 )
 
@@ -98,6 +123,7 @@ class AuditReport:
     by_finding: dict[str, Verdict]
     results: list[AuditResult]
     confidence: float
+    left_out: tuple[str, ...] = ()  # findings that can't be audited, each with the reason
 
 
 def run_audits(subject: Subject, audits: Sequence[Audit] = AUDITS) -> AuditReport:
@@ -107,8 +133,8 @@ def run_audits(subject: Subject, audits: Sequence[Audit] = AUDITS) -> AuditRepor
         try:
             found = audit.run(subject)
         except CannotRun as reason:
-            found = Found((), notes=(f"Not run: {reason}.",))
-        results.append(AuditResult(audit.key, audit.title, audit.question, audit.kind, found))
+            found = Found((), missing=(f"{reason}.",))
+        results.append(AuditResult(audit, found))
     confidence = subject.protocol.confidence
     results = judge(results, confidence)
     by_finding = {name: _of_finding(results, name) for name in subject.task.findings}
@@ -118,27 +144,28 @@ def run_audits(subject: Subject, audits: Sequence[Audit] = AUDITS) -> AuditRepor
         by_finding=by_finding,
         results=results,
         confidence=confidence,
+        left_out=subject.left_out,
     )
 
 
 def _of_finding(results: Sequence[AuditResult], finding: str) -> Verdict:
-    rows = [row for result in results if result.kind == "shortcut" for row in result.found.rows]
+    rows = [row for result in results if result.audit.kind == "shortcut" for row in result.found.rows]
     return worst([row.verdict for row in rows if row.finding == finding and row.verdict])
 
 
 def _headline(subject: Subject, results: Sequence[AuditResult], by_finding: dict[str, Verdict]) -> str:
     """One or two sentences: above chance or not, then anatomy or shortcut."""
     auc = float(np.mean(subject.whole.values))
-    chance = next((result for result in results if result.key == "above_chance"), None)
+    chance = next((result for result in results if result.audit.key == "above_chance"), None)
     if chance is not None and chance.verdict == "fails":
         return f"Not above chance: the mean AUC of {auc:.3f} is what the same pipeline reaches on shuffled labels."
     failed = [name for name, verdict in by_finding.items() if verdict == "fails"]
     unclear = [name for name, verdict in by_finding.items() if verdict == "can't tell"]
     if failed:
         titles = [
-            result.title.lower()
+            result.audit.title.lower()
             for result in results
-            if result.kind == "shortcut" and any(row.verdict == "fails" for row in result.found.rows)
+            if result.audit.kind == "shortcut" and any(row.verdict == "fails" for row in result.found.rows)
         ]
         return (
             f"Unproven for {_listed(failed)}: a shortcut explains the AUC, or part of it ({', '.join(titles)}). "
@@ -169,11 +196,15 @@ def report_json(report: AuditReport) -> dict[str, Any]:
         "verdict": report.verdict,
         "by_finding": report.by_finding,
         "confidence": report.confidence,
+        "left_out": list(report.left_out),
         "audits": {
-            result.key: {
-                "title": result.title,
-                "question": result.question,
-                "kind": result.kind,
+            result.audit.key: {
+                "title": result.audit.title,
+                "question": result.audit.question,
+                "kind": result.audit.kind,
+                "did": result.audit.did,
+                "fails": result.audit.fails,
+                "passes": result.audit.passes,
                 "verdict": result.verdict,
                 "rows": [
                     {
@@ -183,22 +214,26 @@ def report_json(report: AuditReport) -> dict[str, Any]:
                         "p": row.p,
                         "p_holm": row.p_holm,
                         "words": row.words,
+                        "decides": row.decides or next(iter(row.numbers), ""),
                         "numbers": {
-                            name: {"value": number.value, "ci_low": number.low, "ci_high": number.high}
-                            for name, number in row.numbers.items()
+                            name: {**_values(number), "scale": number.scale} for name, number in row.numbers.items()
                         },
                     }
                     for row in result.found.rows
                 ],
                 "curves": {
-                    curve.name: [
-                        {"level": level, "auc": number.value, "ci_low": number.low, "ci_high": number.high}
-                        for level, number in curve.points
-                    ]
+                    curve.name: [{"level": level, **_values(number)} for level, number in curve.points]
                     for curve in result.found.curves
                 },
                 "notes": list(result.found.notes),
+                "missing": list(result.found.missing),
             }
             for result in report.results
         },
     }
+
+
+def _values(number: Number) -> dict[str, float | None]:
+    """None for what is not known: JSON has no NaN."""
+    values = {"value": number.value, "ci_low": number.low, "ci_high": number.high}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -34,6 +34,7 @@ def corner_markers(subject: Subject) -> Found:
                     "corners masked": subject.yardstick.number(masked, finding),
                     "lost": loss,
                 },
+                decides="lost",
                 p=subject.yardstick.p_difference(lost, finding, null=TOLERATED_LOSS),
                 small=loss.high < TOLERATED_LOSS,
             )
@@ -41,11 +42,11 @@ def corner_markers(subject: Subject) -> Found:
     example = subject.task.evaluated[0][0]
     exhibit = Exhibit("corners masked", images[example])
     if subject.other is None:
-        return Found(tuple(rows), (exhibit,), notes=("No marker was pasted in: there is one hospital only.",))
+        return Found(tuple(rows), (exhibit,), missing=("No marker was pasted in: there is one hospital only.",))
     markers = cut_markers(_donors(subject, subject.other))
     if not markers:
         note = f"No marker was pasted in: none was found in films of {subject.other.manifest.hospital}."
-        return Found(tuple(rows), (exhibit,), notes=(note,))
+        return Found(tuple(rows), (exhibit,), missing=(note,))
     pasted = subject.with_held_out(lambda films: paste(films, markers))
     rows += [_shift(subject, pasted, finding) for finding in range(len(subject.task.findings))]
     foreign = Exhibit("a foreign marker pasted in", paste(subject.task.images[[example]], markers)[0])
@@ -70,7 +71,7 @@ def _shift(subject: Subject, pasted: Scores, finding: int) -> Row:
     draws = np.einsum("br,ri,bi->b", resamples.seeds[finding], change, weights) / weights.sum(axis=1)
     value = float(change.mean())
     name = subject.task.findings[finding]
-    number = interval(value, draws, subject.protocol.confidence)
+    number = interval(value, draws, subject.protocol.confidence, "shift")
     away = np.sign(value) or 1.0
     patients = subject.yardstick.patients[finding]
     return Row(

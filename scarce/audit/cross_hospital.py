@@ -21,8 +21,8 @@ def cross_hospital(subject: Subject) -> Found:
     here, there, left_out = _tasks(subject, subject.other)
     names = [dataset.manifest.hospital for dataset in (subject.hospital, subject.other)]
     rows = [*_compare(subject, here, there, *names), *_compare(subject, there, here, *reversed(names))]
-    notes = ("The test films are the same; only where the few labelled films come from differs.", *left_out)
-    return Found(tuple(rows), notes=notes)
+    note = "The test films are the same; only where the few labelled films come from differs."
+    return Found(tuple(rows), notes=(note,), missing=tuple(left_out))
 
 
 def _tasks(subject: Subject, other: Dataset) -> tuple[Task, Task, list[str]]:
@@ -76,7 +76,9 @@ def _compare(subject: Subject, test: Task, training: Task, here: str, there: str
         }
         words = f"Tested at {here}; labelled films from there, and from {there}."
         p = yardstick.p_difference(drop, finding, null=TOLERATED)
-        rows.append(Row(f"{name} at {here}", name, numbers, p, small=lost.high < TOLERATED, words=words))
+        rows.append(
+            Row(f"{name} at {here}", name, numbers, p, small=lost.high < TOLERATED, words=words, decides="drop")
+        )
     return rows
 
 

@@ -45,30 +45,30 @@ class _Films:
 def encoded_attributes(subject: Subject) -> Found:
     """How well a probe on the features tells hospitals, AP from PA, the sexes and age bands; and who follows them."""
     rows = []
-    notes = [f"Not asked: {reason}." for reason in missing_attributes(subject.films)]
+    missing = [f"Not asked: {reason}." for reason in missing_attributes(subject.films)]
     known: dict[str, tuple[Number, float]] = {}
     attributes = attributes_of(subject.films)
     if subject.frozen is None:
-        notes.append("Fine-tuned networks have no features without labels: only ties and scores are judged.")
+        missing.append("Fine-tuned networks have no features without labels: only ties and scores are judged.")
     else:
         features = subject.frozen.features(subject.task.images)
         for attribute in attributes:
             try:
                 known[attribute.name] = _tell(_from_task(subject, features, attribute), attribute.name, subject)
             except CannotRun as reason:
-                notes.append(f"{attribute.name}: {reason}.")
+                missing.append(f"{attribute.name}: {reason}.")
         try:
             number, _ = _tell(_both_hospitals(subject, subject.frozen), "hospital", subject)
             words = "All labels come from one hospital, so this can't have been used; labels of both must not be mixed."
             rows.append(_informing("hospital", number, words))
         except CannotRun as reason:
-            notes.append(f"hospital: {reason}.")
+            missing.append(f"hospital: {reason}.")
     rows += [_informing(name, number, "") for name, (number, _) in known.items()]
     for attribute in attributes:
         rows += _followed(subject, attribute, known.get(attribute.name))
     if not rows:
-        raise CannotRun("; ".join(note.rstrip(".") for note in notes))
-    return Found(tuple(rows), notes=tuple(notes))
+        raise CannotRun("; ".join(reason.rstrip(".") for reason in missing))
+    return Found(tuple(rows), missing=tuple(missing))
 
 
 def _informing(name: str, number: Number, words: str) -> Row:
@@ -184,7 +184,8 @@ def _followed(subject: Subject, attribute: Attribute, known: tuple[Number, float
         if known is not None:
             numbers = {"features know it": known[0], **numbers}
             p, small = max(p, known[1]), small or known[0].high < CHANCE + TOLERATED
-        rows.append(Row(f"{name}, by {attribute.name}", name, numbers, p, small, words=f"{tied.words}."))
+        words, decides = f"{tied.words}.", "score among those without it"
+        rows.append(Row(f"{name}, by {attribute.name}", name, numbers, p, small, words=words, decides=decides))
     return rows
 
 

@@ -17,7 +17,7 @@ FEWEST = 5  # patients of either class; a stratum with fewer says nothing by its
 
 def matched_test(subject: Subject) -> Found:
     """AUC within strata of each attribute, and what the pooled AUC has over it."""
-    notes = [f"No strata by {reason}." for reason in missing_attributes(subject.films)]
+    missing = [f"No strata by {reason}." for reason in missing_attributes(subject.films)]
     rows, small = [], []
     for attribute in attributes_of(subject.films):
         strata = attribute.strata
@@ -45,6 +45,7 @@ def matched_test(subject: Subject) -> Found:
                         "pooled minus matched": number,
                         **by_stratum,
                     },
+                    decides="pooled minus matched",
                     p=subject.yardstick.p_difference(gap, finding, null=0.0),
                     small=number.high < TOLERATED,
                 )
@@ -52,8 +53,8 @@ def matched_test(subject: Subject) -> Found:
     if not rows:
         raise CannotRun("view, sex and age are each unknown or the same for all test films")
     if small:
-        notes.append(f"Too few to say anything by themselves (under {FEWEST} patients a class): {'; '.join(small)}.")
-    return Found(tuple(rows), notes=tuple(notes))
+        missing.append(f"Too few to say anything by themselves (under {FEWEST} patients a class): {'; '.join(small)}.")
+    return Found(tuple(rows), missing=tuple(missing))
 
 
 def _no_pairs(subject: Subject, attribute: Attribute, finding: int) -> Row:

@@ -1,6 +1,7 @@
 """Audit 7: how the AUC falls as held-out films move away from those that the probe was trained on."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -46,12 +47,13 @@ def _mean_draws(measured: Measured) -> np.ndarray:
 
 def _loss(subject: Subject, measured: Measured, name: str) -> Row:
     lost = subject.whole.minus(measured)
-    number = _mean(subject, lost)
+    number = replace(_mean(subject, lost), scale="difference")
     fewest = min(subject.yardstick.patients, key=min)
     return Row(
         name=name,
         finding=None,
         numbers={"AUC": _mean(subject, measured), "lost": number},
+        decides="lost",
         p=p_above(number.value, _mean_draws(lost), TOLERATED, fewest),
         small=number.high < TOLERATED,
     )

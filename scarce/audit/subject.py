@@ -72,6 +72,7 @@ class Subject:
         other: another hospital's dataset; None where there is none.
         lungs: true or segmented lungs of the task's images, bool [N, S, S]; None where there are none.
         unusable_masks: why lung masks that were given can't be used.
+        left_out: findings that were asked for and can't be audited, each with the reason.
         count: bootstrap resamples.
         permutations: of the labels, for the audit of chance.
     """
@@ -84,6 +85,7 @@ class Subject:
     other: Dataset | None
     lungs: np.ndarray | None = None
     unusable_masks: str = ""
+    left_out: tuple[str, ...] = ()
     count: int = 1000
     permutations: int = 99
 

@@ -9,12 +9,13 @@ An audit claims for every row that something is wrong, with a p-value. The verdi
 so that the probability that a report of an honest model has any `fails` in it is at most 1 - confidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
+from scarce.audit.subject import Subject
 from scarce.audit.yardstick import Number
 from scarce.fewshot.statistics import holm
 
@@ -37,7 +38,8 @@ class Row:
     p: float | None = None  # of the hypothesis that nothing is wrong; None: the row only informs
     small: bool = False  # shown to be smaller than tolerated
     excused: bool = False  # whatever p says
-    words: str = ""  # what the numbers say, in a sentence
+    words: str = ""  # what else there is to say, in a sentence
+    decides: str = ""  # the name of the number that the claim is about; by default the first one's
     verdict: Verdict | None = None  # given by `judge`
     p_holm: float | None = None
 
@@ -71,16 +73,28 @@ class Found:
     exhibits: tuple[Exhibit, ...] = ()
     curves: tuple[Curve, ...] = ()
     notes: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # what could not be run, and why
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit: what it is called and asks, what it does and what its verdicts say, for a reader of films."""
+
+    key: str
+    kind: Kind
+    title: str
+    question: str
+    did: str  # in a sentence
+    fails: str  # completes "it fails: ..."
+    passes: str
+    run: Callable[[Subject], Found]
 
 
 @dataclass(frozen=True, eq=False)
 class AuditResult:
-    """One audit: what it asks, what it found, and its verdict."""
+    """An audit with what it found and its verdict."""
 
-    key: str
-    title: str
-    question: str
-    kind: Kind
+    audit: Audit
     found: Found
     verdict: Verdict = "not run"
 
@@ -92,7 +106,7 @@ def judge(results: Sequence[AuditResult], confidence: float) -> list[AuditResult
     """
     groups: dict[str, list[tuple[int, int]]] = {}
     for number, result in enumerate(results):
-        group = "shortcut" if result.kind == "shortcut" else result.key
+        group = "shortcut" if result.audit.kind == "shortcut" else result.audit.key
         groups.setdefault(group, []).extend((number, i) for i, row in enumerate(result.found.rows) if row.p is not None)
     rows = [list(result.found.rows) for result in results]
     for places in groups.values():

@@ -4,6 +4,9 @@ A map of a few cells is a hint and no proof (Adebayo et al. 2018, "Sanity checks
 does not agree with it, it is not even that. So this audit has a verdict of its own, which does not decide the report's.
 """
 
+import math
+from dataclasses import replace
+
 import numpy as np
 from scipy.stats import spearmanr
 
@@ -11,7 +14,7 @@ from scarce.audit.regions import thorax_box
 from scarce.audit.saliency import ProbedNetwork, grad_cam, occlusion
 from scarce.audit.subject import Subject
 from scarce.audit.verdicts import CannotRun, Exhibit, Found, Row
-from scarce.audit.yardstick import Number, interval, p_above
+from scarce.audit.yardstick import Number, Scale, interval, p_above
 from scarce.files import stable_hash
 
 MOST = 32  # films of a finding whose maps are measured
@@ -52,26 +55,24 @@ def _look(subject: Subject, network: ProbedNetwork, finding: int) -> tuple[Row, 
     beyond = _share(maps, lungs) - lungs.mean(axis=(1, 2))
     agreement = np.array([_agreement(*pair) for pair in both])
     numbers = {
-        f"{method} in the lungs": _over_films(subject, _share(maps, lungs)),
-        "more than the lungs' share of the film": _over_films(subject, beyond),
-        "agreement with occlusion": _over_films(subject, agreement),
+        f"{method} in the lungs": _over_films(subject, _share(maps, lungs), "share"),
+        "more than the lungs' share of the film": _over_films(subject, beyond, "excess"),
+        "agreement with occlusion": _over_films(subject, agreement, "correlation"),
     }
     located = [(place, box) for place, row in enumerate(right) if (box := _box(subject, row, name)) is not None]
     if located:
         places = [place for place, _ in located]
         boxes = np.stack([_inside(box, subject.size) for _, box in located])
-        numbers[f"{method} in the finding's box"] = _over_films(subject, _share(maps[places], boxes))
+        numbers[f"{method} in the finding's box"] = _over_films(subject, _share(maps[places], boxes), "share")
         excess = _share(maps[places], boxes) - boxes.mean(axis=(1, 2))
-        numbers["more than the box's share of the film"] = _over_films(subject, excess)
-    number, films = _over_films(subject, beyond), int((~np.isnan(beyond)).sum())
-    row = Row(
-        name=name,
-        finding=name,
-        numbers=numbers,
-        p=p_above(-number.value, -_resampled(subject, beyond), 0.0, (films, films)),
-        small=number.low > 0,
-        words="" if np.nanmean(agreement) >= AGREEMENT else "Occlusion does not agree with these maps.",
-    )
+        numbers["more than the box's share of the film"] = _over_films(subject, excess, "excess")
+    films = int((~np.isnan(beyond)).sum())
+    row = Row(name, name, numbers, decides="more than the lungs' share of the film")
+    if films and numbers["agreement with occlusion"].value >= AGREEMENT:
+        p = p_above(-np.nanmean(beyond), -_resampled(subject, beyond), 0.0, (films, films))
+        row = replace(row, p=p, small=numbers[row.decides].low > 0)
+    else:
+        row = replace(row, words="Occlusion does not agree with these maps: nothing follows.", verdict="can't tell")
     exhibits = []
     for film, case in ((0, "has it"), (len(right[:CHECKED]), "has it not")):
         for heat, how in zip(both[film], (method, "occlusion"), strict=True):
@@ -142,8 +143,10 @@ def _scaled(heat: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def _over_films(subject: Subject, values: np.ndarray) -> Number:
-    return interval(float(np.nanmean(values)), _resampled(subject, values), subject.protocol.confidence)
+def _over_films(subject: Subject, values: np.ndarray, scale: Scale) -> Number:
+    if np.isnan(values).all():
+        return Number(math.nan, math.nan, math.nan, scale)
+    return interval(float(np.nanmean(values)), _resampled(subject, values), subject.protocol.confidence, scale)
 
 
 def _resampled(subject: Subject, values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from scipy.stats import t as student
@@ -13,14 +14,17 @@ from scarce.fewshot.evaluate import auc_by_cell
 from scarce.fewshot.statistics import CHANCE, Resamples
 from scarce.fewshot.task import Scores, Task
 
+Scale = Literal["AUC", "difference", "share", "excess", "correlation", "shift"]
+
 
 @dataclass(frozen=True)
 class Number:
-    """A value with its interval."""
+    """A value with its interval, NaN where it is not known."""
 
     value: float
     low: float
     high: float
+    scale: Scale = "AUC"  # what it measures: "difference" of AUCs, "share" of a map, "excess" over a share by area, ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +130,7 @@ class Yardstick:
 
     def difference(self, measured: Measured, finding: int) -> Number:
         """A difference of AUCs with its percentile interval."""
-        return interval(float(measured.values[finding]), measured.draws[finding], self.confidence)
+        return interval(float(measured.values[finding]), measured.draws[finding], self.confidence, "difference")
 
     def p_auc(self, measured: Measured, finding: int) -> float:
         """One-sided p of the hypothesis that an AUC is no better than chance."""
@@ -139,11 +143,11 @@ class Yardstick:
         return p_above(float(measured.values[finding]), draws, null, self.patients[finding])
 
 
-def interval(value: float, draws: np.ndarray, confidence: float) -> Number:
+def interval(value: float, draws: np.ndarray, confidence: float, scale: Scale = "AUC") -> Number:
     """A value with the percentile interval of its draws; NaN draws are left out."""
     if np.isnan(value) or np.isnan(draws).all():
-        return Number(value, math.nan, math.nan)
-    return Number(value, *statistics.percentile_interval(draws, confidence))
+        return Number(value, math.nan, math.nan, scale)
+    return Number(value, *statistics.percentile_interval(draws, confidence), scale)
 
 
 def p_above(value: float, draws: np.ndarray, null: float, patients: Sequence[int]) -> float:

@@ -23,102 +23,14 @@ class Scale:
     signed: bool
 
 
-AUC = Scale("AUC", CHANCE, signed=False)
-DIFFERENCE = Scale("difference of AUCs", 0, signed=True)
-SHARE = Scale("share of the map", None, signed=False)
-EXCESS = Scale("share beyond its area", 0, signed=True)
-CORRELATION = Scale("Spearman correlation", 0, signed=True)
-SHIFT = Scale("shift of scores, s.d.", 0, signed=True)
-SCALES = {  # by how a number's name ends; all others are AUCs
-    "minus it": DIFFERENCE,
-    "minus matched": DIFFERENCE,
-    "lost": DIFFERENCE,
-    "drop": DIFFERENCE,
-    "in the lungs": SHARE,
-    "in the finding's box": SHARE,
-    "share of the film": EXCESS,
-    "agreement with occlusion": CORRELATION,
-    "s.d.": SHIFT,
+SCALES: dict[str, Scale] = {
+    "AUC": Scale("AUC", CHANCE, signed=False),
+    "difference": Scale("difference of AUCs", 0, signed=True),
+    "share": Scale("share of the map", None, signed=False),
+    "excess": Scale("share beyond its area", 0, signed=True),
+    "correlation": Scale("Spearman correlation", 0, signed=True),
+    "shift": Scale("shift of scores, s.d.", 0, signed=True),
 }
-DECIDING = (  # numbers that verdicts are about; else it is a row's first
-    "what is left",
-    "lost",
-    "shift of the score, s.d.",
-    "score among those without it",
-    "acquisition alone",
-    "view alone",
-    "pooled minus matched",
-    "drop",
-    "more than the lungs' share of the film",
-)
-
-
-@dataclass(frozen=True)
-class Explained:
-    """An audit for a reader who knows films and no statistics: what was done, and what two verdicts say."""
-
-    did: str
-    fails: str
-    passes: str
-
-
-SMALL = "any such effect is shown to be smaller than what is tolerated"
-OR_MORE = f"{SMALL}, or the whole picture is shown to tell more"
-EXPLAINED = {
-    "above_chance": Explained(
-        "Labels were shuffled among the patients and everything was done again, many times.",
-        "the AUC is not shown to be above what shuffled labels give",
-        "the AUC is above what shuffled labels give",
-    ),
-    "lungs_removed": Explained(
-        "The lungs and what lies between them were blacked out in every film, for training and for test.",
-        "the finding is told from films without lungs",
-        OR_MORE,
-    ),
-    "border_only": Explained(
-        "All but the outermost tenth on each side was blacked out in every film, for training and for test.",
-        "the finding is told from the border of the film",
-        OR_MORE,
-    ),
-    "corner_markers": Explained(
-        "The corners, where side markers are, were masked in every film; and side markers of another hospital were "
-        "pasted into the test films.",
-        "the score depends on the corners of the film",
-        SMALL,
-    ),
-    "encoded_attributes": Explained(
-        "It was measured whether the model can tell hospital, view, sex and age, whether these go with the finding "
-        "among the labels, and whether patients without the finding score higher because of them.",
-        "the score follows something that is no sign of the finding, but goes with it at this hospital",
-        "at least one of the three is shown to be smaller than what is tolerated",
-    ),
-    "acquisition_only": Explained(
-        "A model was given the exposure, the view and the properties of the file instead of the picture.",
-        "how the film was taken tells the finding, and the picture is not shown to tell more",
-        OR_MORE,
-    ),
-    "matched_test": Explained(
-        "Only films of the same view, the same sex or the same age band were compared with each other.",
-        "part of the AUC is a difference between kinds of patients or films",
-        SMALL,
-    ),
-    "corruption_curves": Explained(
-        "The test films were changed step by step, as another hospital's may differ; the model stayed as it was.",
-        "a change as mild as between two hospitals costs AUC",
-        "mild changes are shown to cost less AUC than what is tolerated",
-    ),
-    "cross_hospital": Explained(
-        "The few labelled films were taken from one hospital, the test films from the other.",
-        "labelled films of the other hospital give a lower AUC",
-        "the drop is shown to be smaller than what is tolerated",
-    ),
-    "where_it_looked": Explained(
-        "Maps of what moved the score were compared with the lungs and with the boxes that readers drew.",
-        "less of the map lies in the lungs than if it were spread evenly over the film",
-        "more of the map lies in the lungs than if it were spread evenly over the film",
-    ),
-}
-OTHERWISE = Explained("", "the audit's claim is shown", SMALL)
 
 
 def audit_markdown(report: Mapping[str, Any]) -> str:
@@ -132,11 +44,12 @@ def audit_markdown(report: Mapping[str, Any]) -> str:
         "## Anatomy or shortcut",
         f"**{_plain(report['headline'])}**",
         _plain(by_verdict(report)),
+        *(_plain(f"Not audited: {reason}.") for reason in report["left_out"]),
         markdown_table(
             ["audit", "question", "verdict", "its worst row"],
             [[_plain(cell) for cell in _line(audit)] for audit in audits.values()],
         ),
-        "\n".join(f"- {_plain(line)}" for key, audit in audits.items() for line in failing_lines(key, audit)),
+        "\n".join(f"- {_plain(line)}" for audit in audits.values() for line in failing_lines(audit)),
         "\n".join(f"- {_plain(line)}" for audit in audits.values() for line in not_run_lines(audit)),
         verdicts_text(report),
     ]
@@ -156,24 +69,24 @@ def _line(audit: Mapping[str, Any]) -> list[str]:
     return [audit["title"], audit["question"], audit["verdict"], row_text(row) if row else UNKNOWN]
 
 
-def failing_lines(key: str, audit: Mapping[str, Any]) -> list[str]:
+def failing_lines(audit: Mapping[str, Any]) -> list[str]:
     """A line for every row that fails: what that means, and its numbers."""
     lines = []
     for row in audit["rows"]:
         if row["verdict"] == "fails":
-            parts = [f"{name} {number_text(name, number)}" for name, number in main_numbers(row).items()]
+            parts = [f"{name} {number_text(number)}" for name, number in main_numbers(row).items()]
             parts += [f"p (Holm) {p_text(row['p_holm'])}"] if row["p_holm"] is not None else []
-            meaning = f"{audit['title']} fails ({row['name']}): {EXPLAINED.get(key, OTHERWISE).fails}."
+            meaning = f"{audit['title']} fails ({row['name']}): {audit['fails']}."
             lines.append(f"{meaning} {sentence('; '.join(parts))} {row['words']}".strip())
     return lines
 
 
 def not_run_lines(audit: Mapping[str, Any]) -> list[str]:
-    """Why an audit was not run; nothing if it was."""
+    """What of an audit could not be run, and why."""
+    missing = " ".join(map(sentence, audit["missing"]))
     if audit["rows"]:
-        return []
-    reason = " ".join(note.removeprefix("Not run: ") for note in audit["notes"])
-    return [f"{audit['title']} could not be run: {reason or 'no reason was given.'}"]
+        return [f"{audit['title']}, in part: {missing}"] if missing else []
+    return [f"{audit['title']} could not be run. {missing}"]
 
 
 def verdicts_text(report: Mapping[str, Any]) -> str:
@@ -201,8 +114,8 @@ def worst_row(rows: Sequence[Mapping[str, Any]], finding: str | None = None) -> 
 
 def row_text(row: Mapping[str, Any]) -> str:
     """A row by the number that its verdict is about, and the p-value; its words where there is none."""
-    deciding = next((name for name in DECIDING if name in row["numbers"]), next(iter(row["numbers"]), None))
-    parts = [f"{deciding} {number_text(deciding, row['numbers'][deciding])}"] if deciding else []
+    deciding = row["decides"]
+    parts = [f"{deciding} {number_text(row['numbers'][deciding])}"] if deciding else []
     parts += [row["words"].rstrip(".")] if row["p_holm"] is None else [f"p (Holm) {p_text(row['p_holm'])}"]
     return f"{row['name']}: {', '.join(part for part in parts if part)}"
 
@@ -224,14 +137,14 @@ def main_numbers(row: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return dict(list(row["numbers"].items())[:MAIN])
 
 
-def scale_of(name: str) -> Scale:
-    """What the number of that name measures."""
-    return next((scale for ending, scale in SCALES.items() if name.endswith(ending)), AUC)
+def scale_of(number: Mapping[str, Any]) -> Scale:
+    """What a number measures."""
+    return SCALES[number["scale"]]
 
 
-def number_text(name: str, number: Mapping[str, Any]) -> str:
+def number_text(number: Mapping[str, Any]) -> str:
     """A number with its interval; a dash for what is not known."""
-    form = "+.3f" if scale_of(name).signed else ".3f"
+    form = "+.3f" if scale_of(number).signed else ".3f"
     value, low, high = (known(number[end]) for end in ("value", "ci_low", "ci_high"))
     if math.isnan(value):
         return UNKNOWN
@@ -253,7 +166,7 @@ def known(value: float | None) -> float:
 
 def sentence(words: str) -> str:
     """With a capital letter and a full stop."""
-    return words[:1].upper() + words[1:] + "." if words else ""
+    return words[:1].upper() + words[1:].rstrip(".") + "." if words else ""
 
 
 def _plain(text: str) -> str:

@@ -34,7 +34,7 @@ def write_audit_page(path: Path, report: AuditReport, about: Mapping[str, str]) 
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    by_chance = any(result.kind == "chance" and result.verdict == "fails" for result in report.results)
+    by_chance = any(result.audit.kind == "chance" and result.verdict == "fails" for result in report.results)
     page = environment.get_template(TEMPLATE).render(
         about=about,
         report=described,
@@ -43,7 +43,7 @@ def write_audit_page(path: Path, report: AuditReport, about: Mapping[str, str]) 
         by_verdict=words.by_verdict(described),
         matrix=_matrix(described),
         meaning=words.verdicts_text(described),
-        audits=[_audit(result, described["audits"][result.key], report.confidence) for result in report.results],
+        audits=[_audit(result, described["audits"][result.audit.key], report.confidence) for result in report.results],
     )
     write_text(path, page)
 
@@ -62,18 +62,16 @@ def _matrix(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _audit(result: AuditResult, described: Mapping[str, Any], confidence: float) -> dict[str, Any]:
-    explained = words.EXPLAINED.get(result.key, words.OTHERWISE)
     names = list(dict.fromkeys(name for row in described["rows"] for name in words.main_numbers(row)))
     failing = [row["name"] for row in described["rows"] if row["verdict"] == "fails"]
     lines = [_row(row, names) for row in described["rows"]]
     counts = {verdict: sum(row["verdict"] == verdict for row in described["rows"]) for verdict in ORDER}
     return {
         **described,
-        "key": result.key,
-        "did": explained.did,
+        "key": result.audit.key,
         "meaning": {
-            "fails": f"For {', '.join(failing)}: {explained.fails}.",
-            "passes": words.sentence(explained.passes),
+            "fails": f"For {', '.join(failing)}: {result.audit.fails}.",
+            "passes": words.sentence(result.audit.passes),
             "can't tell": "Neither is shown, that it fails or that it passes: there are too few images.",
             "not run": " ".join(words.not_run_lines(described)) or "No row of it has a verdict.",
         }[result.verdict],
@@ -88,14 +86,10 @@ def _audit(result: AuditResult, described: Mapping[str, Any], confidence: float)
 def _row(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """Cells of a table: the main numbers in columns (value and interval), the others in words."""
     main = words.main_numbers(row)
-    others = [
-        f"{name} {words.number_text(name, number)}" for name, number in row["numbers"].items() if name not in main
-    ]
+    others = [f"{name} {words.number_text(number)}" for name, number in row["numbers"].items() if name not in main]
     return {
         "name": row["name"],
-        "cells": [
-            words.number_text(name, main[name]).partition(" ")[::2] if name in main else ("", "") for name in names
-        ],
+        "cells": [words.number_text(main[name]).partition(" ")[::2] if name in main else ("", "") for name in names],
         "p": words.p_text(row["p"]),
         "p_holm": words.p_text(row["p_holm"]),
         "verdict": row["verdict"] or "",
@@ -106,14 +100,14 @@ def _row(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
 def _pictures(result: AuditResult, described: Mapping[str, Any], confidence: float) -> Iterator[dict[str, str]]:
     found = result.found
     if any(row.numbers for row in found.rows):
-        text = f"{result.title}: the numbers of the table below, with their intervals, a line a row."
+        text = f"{result.audit.title}: the numbers of the table below, with their intervals, a line a row."
         yield _picture(rows_figure(described, confidence), text)
     if found.curves:
         names = ", ".join(curve.name for curve in found.curves)
-        yield _picture(curves_figure(found.curves, confidence), f"{result.title}: AUC by level of {names}.")
+        yield _picture(curves_figure(found.curves, confidence), f"{result.audit.title}: AUC by level of {names}.")
     if found.exhibits:
         captions = "; ".join(exhibit.caption for exhibit in found.exhibits)
-        yield _picture(exhibits_figure(found.exhibits), f"{result.title}, films: {captions}.")
+        yield _picture(exhibits_figure(found.exhibits), f"{result.audit.title}, films: {captions}.")
 
 
 def _picture(figure: Figure, text: str) -> dict[str, Any]:

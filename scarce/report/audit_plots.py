@@ -118,11 +118,12 @@ def rows_figure(audit: Mapping[str, Any], confidence: float) -> Figure:
     if not rows:
         raise UserError(f"there are no numbers to draw: the audit {audit['title']!r} has no rows")
     names = list(dict.fromkeys(name for _, numbers in rows for name in numbers))
-    scales = list(dict.fromkeys(map(scale_of, names)))
+    scales = list(dict.fromkeys(scale_of(number) for _, numbers in rows for number in numbers.values()))
     styles = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
     labels = [_wrapped(row["name"]) for row, _ in rows]
     lines = max(label.count("\n") + 1 for label in labels)
-    together = max(sum(scale_of(name) == scale for name in numbers) for _, numbers in rows for scale in scales)
+    counts = [sum(scale_of(number) == scale for number in numbers.values()) for _, numbers in rows for scale in scales]
+    together = max(counts)
     height = max(0.13 * together + 0.07, 0.16 * lines + 0.06)
     figure = _figure(9.5, height * len(rows) + 1.3 + 0.17 * len(names) / 2)
     panels = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
@@ -130,7 +131,7 @@ def rows_figure(audit: Mapping[str, Any], confidence: float) -> Figure:
         for place, (_, numbers) in enumerate(rows):
             if place % 2:
                 axes.axhspan(place - 0.5, place + 0.5, color=BAND, zorder=0)
-            here = [name for name in numbers if scale_of(name) == scale]
+            here = [name for name, number in numbers.items() if scale_of(number) == scale]
             for below, name in zip(_spread(len(here)), here, strict=True):
                 _interval(axes, numbers[name], place + below, styles[name])
         if scale.null is not None:
