@@ -80,7 +80,8 @@ def auditable(hospital: Dataset, protocol: ProtocolConfig) -> tuple[ProtocolConf
     """
     table = hospital.metadata()
     split = image_splits(table, protocol.fractions)
-    enough, left_out = [], []
+    enough: list[str] = []
+    left_out: list[str] = []
     for name in protocol.findings:
         try:
             enough += choose_findings(table, split, replace(protocol, findings=(name,)))
@@ -113,7 +114,7 @@ def first_seeds(task: Task, count: int) -> Task:
 
 
 def write_audits(subject: Subject, model: Model, folder: Path) -> dict[str, Any]:
-    """Run the audits and write audit.json, audit.md, overview.png and index.html to `folder`; the content of the first."""
+    """Run the audits and write audit.json, audit.md, overview.png and index.html to `folder`; what the first holds."""
     report = run_audits(subject)
     values = report_json(report)
     about = {

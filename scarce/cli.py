@@ -146,7 +146,11 @@ Command = (
 
 def main() -> None:
     """Run `scarce` with the arguments of the process. Exit code 2: a mistake of the user's, told in one line."""
-    command: Convert | Describe | Audit = tyro.cli(
-        Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
-    )
-    run_or_exit(command.run)
+
+    def parse_and_run() -> None:
+        command: Convert | Describe | Audit = tyro.cli(
+            Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
+        )
+        command.run()
+
+    run_or_exit(parse_and_run)

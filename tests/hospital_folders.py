@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scarce.data.listing import Listing
+from scarce.data.schema import Shard
+from scarce.data.shard import make_shard
+from scarce.data.store import Dataset, open_dataset, read_shard_metadata, shard_name, write_dataset_files
+
 SHARED = Path(__file__).parents[1] / "../shared/data"
 
 
@@ -28,6 +33,23 @@ def writable_copy(source: Path, target: Path) -> Path:
             (target / path.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / path.relative_to(source))
     return target
+
+
+def convert_here(listing: Listing, out: Path, size: int = 64) -> Dataset:
+    """The dataset of a listing, converted in this process."""
+    path = out / shard_name(0)
+    images = listing.images.to_pylist()
+    rows = make_shard(path, images, source=listing.source, hospital=listing.hospital, size=size, key="")
+    write_dataset_files(
+        out,
+        hospital=listing.hospital,
+        size=size,
+        source="",
+        settings={},
+        shards=[Shard(path.name, rows, read_shard_metadata(path)["digest"])],
+        rejected=listing.rejected.slice(0, 0),
+    )
+    return open_dataset(out)
 
 
 def png(seed: int, bits: int = 8, side: int = 40) -> bytes:

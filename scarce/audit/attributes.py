@@ -47,25 +47,29 @@ class Tie:
 
 def attributes_of(films: pd.DataFrame) -> list[Attribute]:
     """View, sex and age band of every film, those that are known of at least one of either kind."""
-    age = films["age"].to_numpy(dtype=float)
-    found = [
-        Attribute("view", "AP", "PA", _is(films["view"], "AP", "PA")),
-        Attribute("sex", "female", "male", _is(films["sex"], "F", "M")),
-        Attribute("age", "60 or older", "younger", np.where(np.isnan(age), np.nan, (age >= OLDER).astype(float))),
-    ]
-    return [attribute for attribute in found if {0.0, 1.0} <= set(attribute.values.tolist())]
+    return [attribute for attribute in _asked(films) if {0.0, 1.0} <= set(attribute.values.tolist())]
 
 
 def missing_attributes(films: pd.DataFrame) -> list[str]:
     """The names of those that `attributes_of` leaves out, each with the reason."""
-    present = {attribute.name for attribute in attributes_of(films)}
     reasons = []
-    for name in ("view", "sex", "age"):
-        if name not in present:
-            known = films[name].dropna()
-            only = "not known of any film" if known.empty else f"the same for all films ({known.iloc[0]} ...)"
-            reasons.append(f"{name}: {only}")
+    for attribute in _asked(films):
+        kinds = set(attribute.values[~np.isnan(attribute.values)].tolist())
+        if not kinds:
+            reasons.append(f"{attribute.name}: not known of any film")
+        elif len(kinds) == 1:
+            kind = attribute.yes if kinds == {1.0} else attribute.no
+            reasons.append(f"{attribute.name}: the same for all films ({kind})")
     return reasons
+
+
+def _asked(films: pd.DataFrame) -> list[Attribute]:
+    age = films["age"].to_numpy(dtype=float)
+    return [
+        Attribute("view", "AP", "PA", _is(films["view"], "AP", "PA")),
+        Attribute("sex", "female", "male", _is(films["sex"], "F", "M")),
+        Attribute("age", "60 or older", "younger", np.where(np.isnan(age), np.nan, (age >= OLDER).astype(float))),
+    ]
 
 
 def _is(column: pd.Series, yes: str, no: str) -> np.ndarray:

@@ -157,8 +157,16 @@ def _headline(subject: Subject, results: Sequence[AuditResult], by_finding: dict
     """One or two sentences: above chance or not, then anatomy or shortcut."""
     auc = float(np.mean(subject.whole.values))
     chance = next((result for result in results if result.audit.key == "above_chance"), None)
+    words = [
+        row.words
+        for result in results
+        if result.audit.kind == "shortcut"
+        for row in result.found.rows
+        if row.verdict == "fails" and row.words
+    ][:1]
     if chance is not None and chance.verdict == "fails":
-        return f"Not above chance: the mean AUC of {auc:.3f} is what the same pipeline reaches on shuffled labels."
+        first = f"Not above chance: the same pipeline reaches the mean AUC of {auc:.3f} on shuffled labels as well."
+        return " ".join([first, *words])
     failed = [name for name, verdict in by_finding.items() if verdict == "fails"]
     unclear = [name for name, verdict in by_finding.items() if verdict == "can't tell"]
     if failed:
@@ -169,7 +177,7 @@ def _headline(subject: Subject, results: Sequence[AuditResult], by_finding: dict
         ]
         return (
             f"Unproven for {_listed(failed)}: a shortcut explains the AUC, or part of it ({', '.join(titles)}). "
-            f"{_rest(by_finding, unclear)}"
+            f"{' '.join([*words, _rest(by_finding, unclear)])}"
         ).strip()
     if unclear:
         return f"No shortcut was shown, but it can't be ruled out with so few images for {_listed(unclear)}."

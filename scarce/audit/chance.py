@@ -5,17 +5,20 @@ labelled films to the AUC is done again (a permutation test of the whole pipelin
 test 1). Pretraining saw no labels and stays.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 
 from scarce.audit.subject import Subject
-from scarce.audit.verdicts import Found, Row
+from scarce.audit.verdicts import CannotRun, Found, Row
 from scarce.audit.yardstick import Number, interval
 from scarce.fewshot.episodes import Episode, draw_episodes, negative_images
 from scarce.fewshot.evaluate import auc_by_cell
 from scarce.fewshot.task import Task
 from scarce.files import stable_hash
+
+ATTEMPTS = 100  # at a shuffle that can be used
 
 
 def above_chance(subject: Subject) -> Found:
@@ -56,10 +59,12 @@ def shuffle_held_out(task: Task, number: int) -> Task:
     Only the number of positive films, not that of positive patients, may change a little with patients of several
     films.
     """
-    rng = _generator(number)
     labels = task.labels.copy()
     for finding, rows in enumerate(task.evaluated):
-        shuffled = _shuffled(task.labels[rows, finding], task.patients[rows], rng)
+        for rng in _generators(number):
+            shuffled = _shuffled(task.labels[rows, finding], task.patients[rows], rng)
+            if shuffled.any() and not shuffled.all():
+                break
         labels[rows, finding] = shuffled
     return replace(task, labels=labels)
 
@@ -68,14 +73,17 @@ def shuffle_labels(task: Task, number: int) -> Task:
     """The task with the labels of its patients shuffled, within the pool and within those held out.
 
     A patient gets all labels of another one, so findings keep their company and a patient's films stay alike. The few
-    labelled films are drawn again from those that the task's episodes hold.
+    labelled films are drawn again from those that the task's episodes hold. A shuffle that leaves a finding without
+    films of either class, where few patients have it and they have many films, is drawn again.
     """
     in_episodes = [rows for episode in task.episodes for rows in (episode.positives, episode.negatives)]
     pool, held_out = np.unique(np.concatenate(in_episodes)), np.unique(np.concatenate(task.evaluated))
-    rng = _generator(number)
-    labels = np.zeros_like(task.labels)
-    for rows in (pool, held_out):
-        labels[rows] = _shuffled(task.labels[rows], task.patients[rows], rng)
+    for rng in _generators(number):
+        labels = np.zeros_like(task.labels)
+        for rows in (pool, held_out):
+            labels[rows] = _shuffled(task.labels[rows], task.patients[rows], rng)
+        if all(_has_both_classes(labels[rows], task.patients[rows]) for rows in (pool, held_out)):
+            break
     evaluated, shots, episodes = [], [], list[Episode]()
     labelled = np.ones(len(labels), dtype=bool)
     for finding, name in enumerate(task.findings):
@@ -93,8 +101,20 @@ def shuffle_labels(task: Task, number: int) -> Task:
     return replace(task, labels=labels, evaluated=tuple(evaluated), shots=tuple(shots), episodes=tuple(episodes))
 
 
-def _generator(number: int) -> np.random.Generator:
-    return np.random.default_rng(int(stable_hash(["shuffled labels", number]), 16))
+def _has_both_classes(labels: np.ndarray, patients: np.ndarray) -> bool:
+    """Whether every finding is left with positive films, and with patients who have none: bool [n, F], [n]."""
+    return all(positive.any() and not np.isin(patients, patients[positive]).all() for positive in labels.T)
+
+
+def _generators(number: int) -> Iterator[np.random.Generator]:
+    """Generators for one shuffle, to be tried in turn until it can be used.
+
+    Raises:
+        CannotRun: none of a hundred could.
+    """
+    for attempt in range(ATTEMPTS):
+        yield np.random.default_rng(int(stable_hash(["shuffled labels", number, attempt]), 16))
+    raise CannotRun("with so few patients no shuffle leaves every finding both classes")
 
 
 def _shuffled(labels: np.ndarray, patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:

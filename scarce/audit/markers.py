@@ -1,7 +1,7 @@
 """Side markers and stickers: cutting them out of films, and pasting them into others."""
 
 import numpy as np
-from scipy.ndimage import white_tophat
+from scipy.ndimage import label, white_tophat
 
 from scarce.audit.regions import corners
 
@@ -14,7 +14,8 @@ def cut_markers(images: np.ndarray) -> list[np.ndarray]:
     """The markers in the corners of films that have one.
 
     A white top-hat (Serra 1982, "Image Analysis and Mathematical Morphology") keeps what is narrower than its square
-    and brighter than its surroundings: letters and stickers, not shoulders.
+    and brighter than its surroundings: letters and stickers, not shoulders. What goes on beyond the corner is none of
+    them: the film's edge, a collimator's, the tissue between lung and edge.
 
     Args:
         images: uint8 [N, S, S].
@@ -27,7 +28,8 @@ def cut_markers(images: np.ndarray) -> list[np.ndarray]:
     inside = corners(size)
     found = []
     for image in images:
-        raised = (white_tophat(image, size=width) > CONTRAST) & inside
+        pieces, _ = label(white_tophat(image, size=width) > CONTRAST, np.ones((3, 3)))
+        raised = (pieces > 0) & ~np.isin(pieces, pieces[~inside])
         if LEAST <= raised.mean() <= MOST:
             found.append(np.where(raised, image, np.uint8(0)))
     return found

@@ -75,7 +75,10 @@ def grad_cam(network: ProbedNetwork, images: np.ndarray) -> np.ndarray:
 
 
 def occlusion(network: ProbedNetwork, images: np.ndarray) -> np.ndarray:
-    """How far the score falls when a square is covered with the film's mean (Zeiler & Fergus 2014, section 4.2).
+    """How far the score falls when a square is blurred away (Zeiler & Fergus 2014, section 4.2).
+
+    Blurred and not grayed (Fong & Vedaldi 2017, section 4.1): a gray square on a black border would be news to the
+    network.
 
     Args:
         network: of any backbone.
@@ -95,7 +98,7 @@ def occlusion(network: ProbedNetwork, images: np.ndarray) -> np.ndarray:
                 x,
                 sliding_window_shapes=(1, patch, patch),
                 strides=(1, step, step),
-                baselines=x.mean().item(),
+                baselines=F.avg_pool2d(x, 2 * patch + 1, stride=1, padding=patch, count_include_pad=False),
                 perturbations_per_eval=AT_A_TIME,
             )
             enlarged = F.interpolate(fall.float(), size=images.shape[1:], mode="bilinear")

@@ -19,7 +19,7 @@ from scarce.files import stable_hash
 
 MOST = 32  # films of a finding whose maps are measured
 CHECKED = 2  # of them, and as many without the finding, also by occlusion
-SHOWN = 4  # findings of which films are shown
+SHOWN = 4  # findings of which films are shown, those with the highest AUC
 AGREEMENT = 0.3  # Spearman correlation of the two maps below which neither is to be believed
 CELLS = 16  # maps are compared at so many cells a side
 
@@ -31,10 +31,11 @@ def where_it_looked(subject: Subject) -> Found:
     if subject.unusable_masks:
         raise CannotRun(subject.unusable_masks)
     rows, exhibits = [], []
+    shown = np.argsort(-subject.whole.values, kind="stable")[:SHOWN]
     for finding in range(len(subject.task.findings)):
         row, pictures = _look(subject, ProbedNetwork(subject.frozen, subject.task, finding), finding)
         rows.append(row)
-        exhibits += pictures if finding < SHOWN else []
+        exhibits += pictures if finding in shown else []
     notes = [f"Maps are of the first episode's probe, on the {MOST} films that it is surest of, one a patient."]
     if subject.lungs is None:
         notes.append("The central box of the thorax stands for the lungs, as there are no lung masks.")

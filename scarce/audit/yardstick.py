@@ -134,8 +134,7 @@ class Yardstick:
 
     def p_auc(self, measured: Measured, finding: int) -> float:
         """One-sided p of the hypothesis that an AUC is no better than chance."""
-        draws = statistics.towards_chance(measured.draws[finding], self.kept[finding])
-        return p_above(float(measured.values[finding]), draws, CHANCE, self.patients[finding])
+        return self.p_difference(measured, finding, CHANCE)
 
     def p_difference(self, measured: Measured, finding: int, null: float) -> float:
         """One-sided p of the hypothesis that a difference is at most `null`."""

@@ -73,11 +73,12 @@ def _audit(result: AuditResult, described: Mapping[str, Any], confidence: float)
             "fails": f"For {', '.join(failing)}: {result.audit.fails}.",
             "passes": words.sentence(result.audit.passes),
             "can't tell": "Neither is shown, that it fails or that it passes: there are too few images.",
-            "not run": " ".join(words.not_run_lines(described)) or "No row of it has a verdict.",
+            "not run": "No row of it has a verdict." if described["rows"] else "It could not be run.",
         }[result.verdict],
         "counts": ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count),
         "numbers": names,
         "lines": lines,
+        "missing": [words.sentence(reason) for reason in described["missing"]],
         "more": any(line["more"] for line in lines),
         "pictures": list(_pictures(result, described, confidence)),
     }

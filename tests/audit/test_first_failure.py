@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hospital_folders import shared_data
+from hospital_folders import convert_here, shared_data
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
@@ -25,9 +25,7 @@ from scarce.audit.first_failure import (
 )
 from scarce.data.nih import scan
 from scarce.data.phantom import PhantomConfig, write_phantom
-from scarce.data.schema import Shard
-from scarce.data.shard import make_shard
-from scarce.data.store import Dataset, open_dataset, read_shard_metadata, shard_name, write_dataset_files
+from scarce.data.store import Dataset, open_dataset
 from scarce.errors import UserError
 from scarce.first_failure_config import FirstFailureConfig
 
@@ -45,16 +43,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def nih(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The real sample, converted in this process."""
-    listing, out = scan(shared_data("nih-sample")), tmp_path_factory.mktemp("nih")
-    path = out / shard_name(0)
-    rows = make_shard(
-        path, listing.images.to_pylist(), source=listing.source, hospital=listing.hospital, size=64, key=""
-    )
-    shards = [Shard(path.name, rows, read_shard_metadata(path)["digest"])]
-    write_dataset_files(
-        out, hospital="nih", size=64, source="", settings={}, shards=shards, rejected=listing.rejected.slice(0, 0)
-    )
-    return open_dataset(out)
+    return convert_here(scan(shared_data("nih-sample")), tmp_path_factory.mktemp("nih"))
 
 
 def table(rows: list[tuple[str, list[str] | None]]) -> pd.DataFrame:
