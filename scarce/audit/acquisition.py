@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from scarce.audit.ablations import evidence_row
-from scarce.audit.attributes import attributes_of, tie
+from scarce.audit.attributes import Attribute, attributes_of, tie
 from scarce.audit.subject import Subject
 from scarce.audit.verdicts import Found, Row
 from scarce.fewshot.baselines import PERCENTILES, pixel_statistics
@@ -45,48 +45,46 @@ def acquisition_features(films: pd.DataFrame, images: np.ndarray) -> np.ndarray:
 
 
 def acquisition_only(subject: Subject) -> Found:
-    """The AUC of a probe that is told how films were taken and stored, on the same episodes; and of the view alone."""
+    """The AUC of a probe on how films were taken and stored, on the same episodes; and of view and source alone."""
     task = subject.task
     features = acquisition_features(subject.films, task.images)
     floor = subject.yardstick.auc(score_task(task, features, ProbeConfig(normalise="standardise")))
+    taken = [one for one in attributes_of(subject.table) if one.name == "view" or one.name.startswith("source")]
     rows = []
-    for finding, name in enumerate(task.findings):
-        row = evidence_row(subject, floor, finding, "acquisition alone", cleared=True)
-        rows += [row, *_view_alone(subject, finding, name)]
+    for finding in range(len(task.findings)):
+        rows.append(evidence_row(subject, floor, finding, "acquisition alone", cleared=True))
+        rows += [_alone(subject, finding, attribute) for attribute in taken]
     return Found(
         tuple(rows),
         notes=(
-            "The view alone is judged on one image of every labelled patient of the hospital, as nothing is trained; "
-            "the rest on the same episodes and test patients as the model.",
+            "View and source alone are judged on one film of every labelled patient of the hospital, as nothing is "
+            "trained; the rest on the same episodes and test patients as the model.",
         ),
     )
 
 
-def _view_alone(subject: Subject, finding: int, name: str) -> list[Row]:
-    table, task = subject.table, subject.task
-    view = next((one for one in attributes_of(table) if one.name == "view"), None)
-    if view is None:
-        return []
+def _alone(subject: Subject, finding: int, attribute: Attribute) -> Row:
+    """The claim that the attribute alone tells the finding: of all films of the hospital, as nothing is trained."""
+    table, task, name = subject.table, subject.task, subject.task.findings[finding]
     positive = label_matrix(table, [name])[:, 0]
     negative = negative_images(positive, table["labels"].notna().to_numpy(), table["patient_id"].to_numpy(dtype=str))
-    found = tie(view, positive, positive | negative, table, subject.protocol.confidence)
+    found = tie(attribute, positive, positive | negative, table, subject.protocol.confidence)
+    by_image = dict(zip(table["image_id"], np.nan_to_num(attribute.values * found.sign), strict=True))
+    here = np.array([by_image[image] for image in task.image_ids.tolist()])
     scores = task.empty_scores()
-    here = np.nan_to_num((subject.films["view"] == "AP").to_numpy(dtype=float) * found.sign)
     for values, rows in zip(scores.values, task.evaluated, strict=True):
         values[:] = here[rows]
     yardstick = subject.yardstick
     gain = yardstick.difference(subject.whole.minus(yardstick.auc(scores)), finding)
     whole = yardstick.number(subject.whole, finding)
-    # The view's own AUC is known better from all films than from the few that are scored: it has to be cleared as well.
+    # Its own AUC is known better from all films than from the few that are scored: it has to be cleared as well.
     cleared = gain.low > 0 and whole.low > found.auc.value
-    return [
-        Row(
-            name=f"{name}, by view alone",
-            finding=name,
-            numbers={"view alone": found.auc, "whole picture": whole, "whole minus it": gain},
-            p=found.p,
-            small=found.auc.high < CHANCE + TOLERATED,
-            excused=cleared,
-            words=f"{found.words}: an AUC of {found.auc.value:.2f} without any picture.",
-        )
-    ]
+    return Row(
+        name=f"{name}, by {attribute.name} alone",
+        finding=name,
+        numbers={f"{attribute.name} alone": found.auc, "whole picture": whole, "whole minus it": gain},
+        p=found.p,
+        small=found.auc.high < CHANCE + TOLERATED,
+        excused=cleared,
+        words=f"{found.words}: an AUC of {found.auc.value:.2f} without any picture.",
+    )

@@ -1,4 +1,4 @@
-"""What is known of a film and may stand in for a finding: view, sex, age; and how they are tied to it."""
+"""What is known of a film and may stand in for a finding: view, sex, age, source; and how they are tied to it."""
 
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ from scipy.stats import binomtest, fisher_exact
 from scarce.audit.yardstick import Number
 from scarce.files import stable_hash
 
+SOURCES = 4  # of so many, the commonest, each is asked for
 OLDER = 60.0  # years; the age band is "60 or older" against "younger"
 
 
@@ -16,7 +17,7 @@ OLDER = 60.0  # years; the age band is "60 or older" against "younger"
 class Attribute:
     """Something that is true or false of every film, or not known."""
 
-    name: str  # "view", "sex", "age"
+    name: str  # "view", "sex", "age", "source"
     yes: str  # what it is called where it is true
     no: str
     values: np.ndarray  # float [N]: 1, 0, or NaN where nobody knows
@@ -46,7 +47,7 @@ class Tie:
 
 
 def attributes_of(films: pd.DataFrame) -> list[Attribute]:
-    """View, sex and age band of every film, those that are known of at least one of either kind."""
+    """View, sex, age band and sources of every film, those that are known of at least one film of either kind."""
     return [attribute for attribute in _asked(films) if {0.0, 1.0} <= set(attribute.values.tolist())]
 
 
@@ -69,7 +70,19 @@ def _asked(films: pd.DataFrame) -> list[Attribute]:
         Attribute("view", "AP", "PA", _is(films["view"], "AP", "PA")),
         Attribute("sex", "female", "male", _is(films["sex"], "F", "M")),
         Attribute("age", "60 or older", "younger", np.where(np.isnan(age), np.nan, (age >= OLDER).astype(float))),
+        *_sources(films["source"]),
     ]
+
+
+def _sources(column: pd.Series) -> list[Attribute]:
+    """Each source against the others: one attribute for two sources, none for fewer, the commonest of many."""
+    known = column.dropna()
+    commonest = known.value_counts().sort_index().sort_values(ascending=False, kind="stable").index[:SOURCES].tolist()
+    if len(commonest) < 2:
+        return []
+    chosen = commonest[:1] if known.nunique() == 2 else commonest
+    values = {name: np.where(column.notna(), (column == name).astype(float), np.nan) for name in chosen}
+    return [Attribute(f"source {name}", f"from {name}", "from elsewhere", values[name]) for name in chosen]
 
 
 def _is(column: pd.Series, yes: str, no: str) -> np.ndarray:

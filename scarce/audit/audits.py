@@ -181,8 +181,9 @@ def _headline(subject: Subject, results: Sequence[AuditResult], by_finding: dict
         ).strip()
     if unclear:
         return f"No shortcut was shown, but it can't be ruled out with so few images for {_listed(unclear)}."
-    if all(verdict == "passes" for verdict in by_finding.values()):
-        return f"No shortcut found: all audits that could be run are passed for {_listed(list(by_finding))}."
+    passed = [name for name, verdict in by_finding.items() if verdict == "passes"]
+    if passed:
+        return f"No shortcut found: all audits that could be run are passed for {_listed(passed)}."
     return "No audit for shortcuts could be run."
 
 

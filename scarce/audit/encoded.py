@@ -101,6 +101,8 @@ def _both_hospitals(subject: Subject, frozen: FrozenPipeline) -> _Films:
         order = np.argsort([stable_hash(["hospital", name]) for name in table["image_id"]], kind="stable")
         for part in ("pool", subject.task.held_out):
             rows = np.sort(order[(split == part)[order]][:MOST])
+            if not len(rows):
+                continue
             images = dataset.pixels(rows)
             if images.shape[1] > subject.size:
                 images = reduce_images(images, subject.size)

@@ -159,7 +159,7 @@ def p_above(value: float, draws: np.ndarray, null: float, patients: Sequence[int
     known = draws[~np.isnan(draws)]
     if np.isnan(value) or len(known) < 2:
         return 1.0
-    distance, error = value - null, float(known.std(ddof=1))
+    distance, error = round(value - null, 12), round(float(known.std(ddof=1)), 12)  # without the errors of rounding
     steps = distance / error if error else math.copysign(math.inf, distance or -1)
     p = float(student.sf(steps, max(1, min(patients) - 1)))
     luck = math.exp(math.lgamma(patients[0] + 1) + math.lgamma(patients[1] + 1) - math.lgamma(sum(patients) + 1))

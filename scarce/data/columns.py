@@ -10,6 +10,7 @@ GUESSES = {
     "view": ("view", "view_position", "projection"),
     "sex": ("sex", "gender"),
     "age": ("age",),
+    "source": ("source", "site", "institution"),
 }
 
 
@@ -29,3 +30,5 @@ class Columns:
     """F or M."""
     age: str = ""
     """Years."""
+    source: str = ""
+    """Site or collection that the image comes from, where the folder was put together from several."""

@@ -34,6 +34,7 @@ def describe(dataset: Dataset) -> str:
         _section("view", _counts(rows["view"])),
         _section("sex", _counts(rows["sex"])),
         _section("age", _age_bands(rows["age"])),
+        _section("source", _counts(rows["source"]) if rows["source"].notna().any() else {}),
         _section("bits a raw pixel", _counts(rows["raw_bits"])),
         _section("raw width (pixels)", _range(rows["raw_width"])),
         _section("raw height (pixels)", _range(rows["raw_height"])),

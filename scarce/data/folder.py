@@ -137,5 +137,6 @@ def _list_image(row: Mapping[str, str], matches: Sequence[Found]) -> ListedImage
         view=view,
         sex=parse_sex(row.get("sex", "")),
         age=parse_age(row.get("age", "")),
+        source=row.get("source") or None,
         labels=clean_labels(re.split(r"[|;]", row.get("labels", ""))),
     )

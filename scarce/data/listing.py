@@ -23,6 +23,7 @@ LISTING_SCHEMA = pa.schema(
         ("view", pa.string()),
         ("sex", pa.string()),
         ("age", pa.float32()),
+        ("source", pa.string()),
         ("labels", pa.list_(pa.string())),
         ("inverted", pa.bool_()),  # stored with low values bright (MONOCHROME1), according to the label file
     ]
@@ -30,7 +31,7 @@ LISTING_SCHEMA = pa.schema(
 
 
 class ListedImage(NamedTuple):
-    """One row of `LISTING_SCHEMA`; view, sex, age and labels as in `schema.image_schema`."""
+    """One row of `LISTING_SCHEMA`; view, sex, age, source and labels as in `schema.image_schema`."""
 
     image_id: str
     file: str
@@ -40,6 +41,7 @@ class ListedImage(NamedTuple):
     view: str | None = None
     sex: str | None = None
     age: float | None = None
+    source: str | None = None
     labels: list[str] | None = None
     inverted: bool = False
 

@@ -314,6 +314,7 @@ def _table(films: list[Film], config: PhantomConfig, hospital: str) -> pa.Table:
         "sex": [film.sex for film in films],
         "age": [film.age for film in films],
         "hospital": [hospital] * count,
+        "source": [None] * count,
         "labels": [list(film.labels) for film in films],
         "raw_bits": [8] * count,
         "stretch_low": [0.0] * count,

@@ -32,6 +32,7 @@ def image_schema(size: int) -> pa.Schema:
             pa.field("sex", pa.string()),  # "F", "M" or null
             pa.field("age", pa.float32()),  # years or null
             pa.field("hospital", pa.string(), nullable=False),
+            pa.field("source", pa.string()),  # where in the dataset it comes from, if from several places; or null
             pa.field("labels", pa.list_(pa.string())),  # null: nobody labelled it; []: labelled, nothing found
             pa.field("raw_bits", pa.uint8(), nullable=False),  # bits a pixel in the source file: 8, 12, 16, ...
             pa.field("stretch_low", pa.float32(), nullable=False),  # raw level that became 0

@@ -55,7 +55,8 @@ def test_odd_rows_and_files(tmp_path: Path) -> None:
 
 def test_columns_and_csv_can_be_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(0))
-    write_csv(tmp_path / "b.csv", [{"bild": "a.png", "fall": "7", "befund": "Mass", "Age": "61", "Gender": "female"}])
+    row = {"bild": "a.png", "fall": "7", "befund": "Mass", "Age": "61", "Gender": "female", "Site": "north"}
+    write_csv(tmp_path / "b.csv", [row])
     write_csv(tmp_path / "other.csv", [{"x": 1}])
     with pytest.raises(UserError, match=r"expected one CSV file .* found b\.csv, other\.csv: name it with --csv"):
         scan(tmp_path)
@@ -66,6 +67,7 @@ def test_columns_and_csv_can_be_named(tmp_path: Path) -> None:
     listing = scan(tmp_path, tmp_path / "b.csv", columns=Columns(image="bild", patient="fall", labels="befund"))
     (image,) = listing.images.to_pylist()
     assert (image["patient_id"], image["labels"], image["age"], image["sex"]) == ("7", ["Mass"], 61.0, "F")
+    assert image["source"] == "north"
 
 
 def test_no_image_and_no_csv(tmp_path: Path) -> None:

@@ -6,23 +6,25 @@ import numpy as np
 
 from scarce.audit.audits import AUDITS, AuditReport
 from scarce.audit.verdicts import AuditResult, Curve, Exhibit, Found, Row, judge, worst
-from scarce.audit.yardstick import Number
+from scarce.audit.yardstick import Number, Scale
 
 EVIL = "<script>alert(1)</script> | a*b $x_1$"
 FINDINGS = ("hiatal hernia", "reticular interstitial pattern", EVIL)
-NAN = Number(math.nan, math.nan, math.nan)
+NAN = Number(math.nan, math.nan, math.nan, "shift")
 REASON = "there is one hospital only"
+IN_PART = f"No marker was pasted in: none was found in films of {EVIL}."
+LEFT_OUT = f"{EVIL} too: 2 test patients, needs 6"
 
 
-def number(value: float, reach: float = 0.05) -> Number:
-    return Number(value, value - reach, value + reach)
+def number(value: float, reach: float = 0.05, scale: Scale = "AUC") -> Number:
+    return Number(value, value - reach, value + reach, scale)
 
 
 def ablation(name: str, left: float, p: float, small: bool) -> Row:
     numbers = {
         "what is left": number(left),
         "whole picture": number(0.701),
-        "whole minus it": number(0.701 - left),
+        "whole minus it": number(0.701 - left, scale="difference"),
         "in women": number(left - 0.123),
     }
     return Row(name, name, numbers, p, small)
@@ -56,6 +58,8 @@ def make_report() -> AuditReport:
     """Fails for the first finding, can't tell for the second, and passes for the third."""
     first, second, third = FINDINGS
     chance = Row("mean over findings", None, {"AUC": number(0.66), "on shuffled labels": number(0.5)}, verdict="passes")
+    lost = {"AUC": number(0.7), "lost": number(0.07, 0.01, "difference")}
+    blurred = Row("blur 0.005", None, lost, 0.001, decides="lost")
     found = {
         "above_chance": Found((chance,)),
         "lungs_removed": Found(
@@ -67,21 +71,21 @@ def make_report() -> AuditReport:
             exhibits(1),
             notes=(f"Masks of {EVIL}.",),
         ),
-        "corner_markers": Found((shift(first, NAN), shift(second, Number(0.31, math.nan, math.nan)))),
+        "corner_markers": Found(
+            (shift(first, NAN), shift(second, Number(0.31, math.nan, math.nan, "shift"))), missing=(IN_PART,)
+        ),
         "encoded_attributes": Found(
             (Row("sex, told from the features", None, {"AUC": number(0.844)}, words="It is known."),)
         ),
-        "corruption_curves": Found(
-            (Row("blur 0.005", None, {"AUC": number(0.7), "lost": number(0.07, 0.01)}, 0.001),), curves=curves(2)
-        ),
-        "cross_hospital": Found((), notes=(f"Not run: {REASON}.",)),
+        "corruption_curves": Found((blurred,), curves=curves(2)),
+        "cross_hospital": Found((), missing=(f"{REASON}.",)),
         "where_it_looked": Found((), exhibits(2)),
     }
     audits = [audit for audit in AUDITS if audit.key in found]
-    results = [AuditResult(one.key, one.title, one.question, one.kind, found[one.key]) for one in audits]
+    results = [AuditResult(one, found[one.key]) for one in audits]
     results = judge(results, 0.9)
-    rows = [row for result in results if result.kind == "shortcut" for row in result.found.rows]
+    rows = [row for result in results if result.audit.kind == "shortcut" for row in result.found.rows]
     by_finding = {
         name: worst([row.verdict for row in rows if row.finding == name and row.verdict]) for name in FINDINGS
     }
-    return AuditReport(f"Unproven for {first}, not for {EVIL}.", "fails", by_finding, results, 0.9)
+    return AuditReport(f"Unproven for {first}, not for {EVIL}.", "fails", by_finding, results, 0.9, (LEFT_OUT,))

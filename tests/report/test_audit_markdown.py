@@ -1,14 +1,13 @@
-import inspect
 import math
-import sys
+from typing import get_args
 
 import pytest
-from audit_cases import EVIL, FINDINGS, REASON, make_report
+from audit_cases import EVIL, FINDINGS, REASON, make_report, number
 
 from scarce.audit.audits import AUDITS, AuditReport, report_json
+from scarce.audit.verdicts import AuditResult, Found, Row
+from scarce.audit.yardstick import Scale
 from scarce.report.audit import (
-    DECIDING,
-    EXPLAINED,
     SCALES,
     audit_markdown,
     main_numbers,
@@ -65,9 +64,19 @@ def test_every_failing_row_is_explained_with_its_numbers():
 
 
 def test_what_was_not_run_is_said_with_its_reason():
-    assert f"- In-hospital and cross-hospital could not be run: {REASON}.\n" in TEXT
-    assert "- Where it looked could not be run: no reason was given." in TEXT
+    lines = TEXT.splitlines()
+    assert f"- In-hospital and cross-hospital could not be run. {REASON.capitalize()}." in lines
+    assert "- Where it looked could not be run." in lines
+    (in_part,) = [line for line in lines if line.startswith("- Corner markers, in part: No marker was pasted in: none")]
+    assert r"\<script>alert(1)\</script> \| a\*b" in in_part
     assert "Hospital, view, sex, age could not be run" not in TEXT  # it has rows, that only inform
+    assert "Lungs removed, in part" not in TEXT
+
+
+def test_findings_that_are_left_out_are_named_with_the_reason():
+    assert TEXT.split("\n\n")[3].startswith(r"Not audited: \<script>alert(1)\</script> \| a\*b")
+    assert TEXT.split("\n\n")[3].endswith(" too: 2 test patients, needs 6.")
+    assert TEXT.count("Not audited") == 1
 
 
 def test_the_verdicts_are_explained_at_the_end():
@@ -91,8 +100,8 @@ def test_a_report_without_audits_has_a_headline_and_no_more_than_it_needs():
 
 @pytest.mark.parametrize("unknown", [None, math.nan])
 def test_unknown_numbers_are_dashes(unknown):
-    assert number_text("AUC", {"value": unknown, "ci_low": 0.1, "ci_high": 0.2}) == "–"
-    assert number_text("drop", {"value": 0.2, "ci_low": unknown, "ci_high": unknown}) == "+0.200 (–)"
+    assert number_text({"value": unknown, "ci_low": 0.1, "ci_high": 0.2, "scale": "AUC"}) == "–"
+    assert number_text({"value": 0.2, "ci_low": unknown, "ci_high": unknown, "scale": "difference"}) == "+0.200 (–)"
     assert p_text(unknown) == "–"
     assert p_text(0.00099) == "<0.001"
 
@@ -127,24 +136,46 @@ def test_the_matrix_has_shortcut_audits_only():
 
 
 def test_a_row_is_told_by_the_number_that_its_verdict_is_about():
-    numbers = {name: {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6} for name in ("pooled", "matched", "AP")}
-    row = {"name": "a", "numbers": numbers, "p_holm": None, "words": "So."}
+    numbers = {name: {"value": 0.5, "ci_low": 0.4, "ci_high": 0.6, "scale": "AUC"} for name in ("pooled", "matched")}
+    numbers["pooled minus matched"] = {"value": 0.01, "ci_low": 0, "ci_high": 0.02, "scale": "difference"}
+    row = {"name": "a", "numbers": numbers, "decides": "pooled", "p_holm": None, "words": "So."}
     assert row_text(row) == "a: pooled 0.500 (0.400 to 0.600), So"
-    numbers["pooled minus matched"] = {"value": 0.01, "ci_low": 0, "ci_high": 0.02}
-    assert row_text({**row, "p_holm": 0.2}) == "a: pooled minus matched +0.010 (+0.000 to +0.020), p (Holm) 0.200"
-    assert list(main_numbers(row)) == ["pooled", "matched", "AP"]
-    assert row_text({"name": "a", "numbers": {}, "p_holm": 0.04, "words": ""}) == "a: p (Holm) 0.040"
+    row |= {"decides": "pooled minus matched", "p_holm": 0.2}
+    assert row_text(row) == "a: pooled minus matched +0.010 (+0.000 to +0.020), p (Holm) 0.200"
+    numbers["AP"] = numbers["pooled"]
+    assert list(main_numbers(row)) == ["pooled", "matched", "pooled minus matched"]
+    row = {"name": "a", "numbers": {}, "decides": "", "p_holm": 0.04, "words": ""}
+    assert row_text(row) == "a: p (Holm) 0.040"
+
+
+def test_a_row_that_does_not_say_is_about_its_first_number():
+    numbers = {"first": number(0.6), "second": number(0.1, scale="excess")}
+    rows = (Row("a", "a", numbers), Row("b", "b", numbers, decides="second"), Row("c", "c", {}))
+    described = report_json(AuditReport("", "not run", {}, [AuditResult(AUDITS[1], Found(rows))], 0.95))
+    rows = described["audits"][AUDITS[1].key]["rows"]
+    assert [row["decides"] for row in rows] == ["first", "second", ""]
+    assert rows[0]["numbers"]["second"] == pytest.approx(
+        {"value": 0.1, "ci_low": 0.05, "ci_high": 0.15, "scale": "excess"}
+    )
+    assert row_text(rows[1]).startswith("b: second +0.100 (+0.050 to +0.150)")
 
 
 def test_scales():
-    names = ("what is left", "whole minus it", "Grad-CAM in the lungs")
-    assert [scale_of(name).null for name in names] == [0.5, 0, None]
-    assert scale_of("occlusion in the finding's box") is scale_of("Grad-CAM in the lungs")
+    assert set(SCALES) == set(get_args(Scale))
+    rows = {row["name"]: row["numbers"] for audit in REPORT["audits"].values() for row in audit["rows"]}
+    numbers = rows["hiatal hernia"]
+    assert [scale_of(numbers[name]).null for name in ("what is left", "whole minus it", "in women")] == [0.5, 0, 0.5]
+    assert scale_of(rows["hiatal hernia, foreign marker"]["shift of the score, s.d."]) is SCALES["shift"]
 
 
-def test_names_are_those_of_the_audits():
-    """A number, an audit or a scale that the audits don't know would silently do nothing."""
-    source = "".join(inspect.getsource(sys.modules[audit.run.__module__]) for audit in AUDITS)
-    for name in (*DECIDING, *SCALES):
-        assert f'{name}"' in source, name
-    assert set(EXPLAINED) == {audit.key for audit in AUDITS}
+def test_every_audit_says_what_it_did_and_what_its_verdicts_mean():
+    for audit in AUDITS:
+        assert audit.question.endswith(("?", "."))
+        assert audit.did.endswith(".")
+        assert audit.did[0].isupper()
+        assert not audit.fails.endswith(".")  # "it fails: ..."
+        assert not audit.passes.endswith(".")
+        assert audit.fails != audit.passes
+    for key, audit in REPORT["audits"].items():
+        (known,) = [one for one in AUDITS if one.key == key]
+        assert (audit["did"], audit["fails"], audit["passes"]) == (known.did, known.fails, known.passes)

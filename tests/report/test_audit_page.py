@@ -1,9 +1,10 @@
 import base64
 import io
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from audit_cases import EVIL, FINDINGS, REASON, make_report
+from audit_cases import EVIL, FINDINGS, IN_PART, LEFT_OUT, REASON, make_report
 from PIL import Image
 
 from scarce.audit.audits import AuditReport
@@ -14,11 +15,11 @@ VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """Elements, texts by section, and cells of tables by row's name; fails where tags don't match."""
+    """Elements, and by section texts, cells of tables and items of lists; fails where tags don't match."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.open, self.tags, self.texts, self.rows, self.images = [], [], {}, {}, []
+        self.open, self.tags, self.texts, self.rows, self.lists, self.images = [], [], {}, {}, {}, []
         self.section = "top"
         self.feed(text)
         self.close()
@@ -35,6 +36,10 @@ class Page(HTMLParser):
             self.row = []
         if tag in ("td", "th"):
             self.row.append("")
+        if tag == "ul":
+            self.lists.setdefault(self.section, []).append([])
+        if tag == "li":
+            self.lists[self.section][-1].append("")
         if tag == "img":
             self.images.append((self.section, attrs))
 
@@ -48,6 +53,8 @@ class Page(HTMLParser):
             self.texts[self.section] = self.texts.get(self.section, "") + data
         if "tr" in self.open:
             self.row[-1] += data
+        if "li" in self.open:
+            self.lists[self.section][-1][-1] += data
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def test_names_are_text(page, source):
 
 def test_the_headline_comes_first_then_the_matrix_then_the_audits(page, source):
     order = [attrs["id"] for tag, attrs in page.tags if tag == "section"]
-    assert order == ["findings", *(result.key for result in make_report().results)]
+    assert order == ["findings", *(result.audit.key for result in make_report().results)]
     assert "Unproven for hiatal hernia" in page.texts["top"]
     assert all(word in page.texts["top"] for word in ("Run", "sweep-1", "Model", "moco_v3"))
     header, *lines = page.rows["findings"]
@@ -130,10 +137,26 @@ def test_every_audit_says_what_was_asked_done_and_found(page):
     assert f"Masks of {EVIL}." in lungs
     assert "there are too few images" in page.texts["corner_markers"]
     assert "above what shuffled labels give" in page.texts["above_chance"]
-    assert f"could not be run: {REASON}." in page.texts["cross_hospital"]
     assert "No row of it has a verdict." in page.texts["encoded_attributes"]
     assert "cross_hospital" not in page.rows
     assert "90% intervals" in page.texts["findings"]
+
+
+def test_what_could_not_be_run_is_said_with_its_reason_also_where_the_rest_was(page):
+    assert page.lists == {
+        "cross_hospital": [[f"{REASON.capitalize()}."]],
+        "corner_markers": [[IN_PART]],
+        "lungs_removed": [[f"Masks of {EVIL}."]],
+    }
+    for section in ("cross_hospital", "corner_markers"):
+        assert "What could not be run:" in page.texts[section]
+    assert "What could not be run:" not in page.texts["lungs_removed"]
+    assert "It could not be run." in page.texts["cross_hospital"]
+    assert "It could not be run." not in page.texts["corner_markers"]
+
+
+def test_findings_that_are_left_out_are_named_with_the_reason(page):
+    assert f"Not audited: {LEFT_OUT}." in page.texts["findings"]
 
 
 def test_pictures_are_in_the_file_whole_and_described(page):
@@ -162,16 +185,12 @@ def test_a_report_without_audits_and_without_a_description(tmp_path):
 
 def test_a_result_at_chance_marks_the_headline(tmp_path):
     report = make_report()
-    (result,) = [one for one in report.results if one.key == "above_chance"]
+    (result,) = [one for one in report.results if one.audit.key == "above_chance"]
     for verdict, expected in (("fails", "headline fails"), ("passes", "headline cant-tell")):
-        changed = AuditReport("x", "can't tell", {}, [type(result)(*_values(result, verdict))], 0.95)
+        changed = AuditReport("x", "can't tell", {}, [replace(result, verdict=verdict)], 0.95)
         write_audit_page(tmp_path / "index.html", changed, {})
         page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
         assert expected in [attrs.get("class") for _, attrs in page.tags]
-
-
-def _values(result, verdict):
-    return result.key, result.title, result.question, result.kind, result.found, verdict
 
 
 def test_the_same_report_gives_the_same_file(source, tmp_path):

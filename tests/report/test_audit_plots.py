@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
+from scarce.audit import audits
 from scarce.audit.audits import AuditReport, report_json
 from scarce.audit.verdicts import AuditResult, Exhibit, judge
 from scarce.errors import UserError
@@ -24,12 +25,13 @@ from scarce.report.audit_plots import (
 
 REPORT = report_json(make_report())
 AUDITS = REPORT["audits"]
+LUNGS_REMOVED = next(audit for audit in audits.AUDITS if audit.key == "lungs_removed")
 NOTHING = AuditReport("", "not run", {}, [], 0.95)
 
 
 def audit_of(rows: int) -> dict:
-    (result,) = judge([AuditResult("a", "Lungs removed", "Why?", "shortcut", many_rows(rows))], 0.95)
-    return report_json(AuditReport("", "passes", {}, [result], 0.95))["audits"]["a"]
+    (result,) = judge([AuditResult(LUNGS_REMOVED, many_rows(rows))], 0.95)
+    return report_json(AuditReport("", "passes", {}, [result], 0.95))["audits"][LUNGS_REMOVED.key]
 
 
 FIGURES = {
