@@ -1,5 +1,6 @@
 """The audits of a run: its chosen model on its test patients, and the folder audit/ with what they came to."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ import torch
 from scarce.audit.audits import report_json, run_audits
 from scarce.audit.subject import FrozenPipeline, Pipeline, Subject, largest_shots
 from scarce.audit_config import AuditConfig
-from scarce.backbones import CARD_NAME, load_backbone
+from scarce.backbones import CARD_NAME, WEIGHTS_NAME, load_backbone
 from scarce.data.hospitals import open_hospital
 from scarce.data.masks import read_masks
 from scarce.data.pixels import reduce_images
@@ -146,9 +147,9 @@ def audit_run(run: Path, config: AuditConfig, findings: tuple[str, ...] = ()) ->
 def open_run(run: Path) -> Model:
     """The chosen model of a finished run of any sweep."""
     started = _read(run / CONFIG_NAME, run)
-    config = started["config"]
+    config = started.get("config", {})
     if "checkpoint" in config:
-        return _open_frozen(run, config, started["datasets"])
+        return _open_frozen(run, started)
     if "data" not in config or not (run / "best" / CARD_NAME).is_file():
         raise UserError(f"{run} has no chosen model: expected the folder of a finished run, with best/{CARD_NAME}")
     hospital, other = open_hospital(config["data"]["target"]), open_hospital(config["data"]["pretrain"])
@@ -169,18 +170,19 @@ def open_pipeline(checkpoint: Path, probe: ProbeConfig | None = None) -> FrozenP
     return FrozenPipeline(backbone.to(device), image_size, probe, device)
 
 
-def _open_frozen(run: Path, config: Mapping[str, Any], digests: list[str]) -> Model:
+def _open_frozen(run: Path, started: Mapping[str, Any]) -> Model:
     """Of a sweep over one finished backbone: the probe, or the fine-tuning, that it chose."""
-    chosen = _read(run / SUMMARY_NAME, run)["search"]["chosen_settings"]
-    summary = _read(run / SUMMARY_NAME, run)
-    checkpoint = Path(summary["checkpoint"])
+    summary, config = _read(run / SUMMARY_NAME, run), started["config"]
+    chosen, checkpoint = summary["search"]["chosen_settings"], Path(summary["checkpoint"])
     hospital = open_hospital(config["target"])
-    _check_digests(digests, [hospital], run)
+    _check_digests(started["datasets"], [hospital], run)
+    is_probe = "kind" in chosen
+    frozen = open_pipeline(checkpoint, ProbeConfig(**chosen) if is_probe else ProbeConfig())
+    if hashlib.sha256((checkpoint / WEIGHTS_NAME).read_bytes()).hexdigest() != started["checkpoint_sha256"]:
+        raise UserError(f"{checkpoint} is not the backbone that {run} was made with: its weights have changed since")
     protocol = _protocol(config["protocol"])
-    if "kind" in chosen:
-        pipeline = open_pipeline(checkpoint, ProbeConfig(**chosen))
-        return Model(f"{checkpoint}, probe of {run.name}", pipeline, pipeline.image_size, hospital, None, protocol)
-    frozen = open_pipeline(checkpoint, ProbeConfig())
+    if is_probe:
+        return Model(f"{checkpoint}, probe of {run.name}", frozen, frozen.image_size, hospital, None, protocol)
     return finetuned_model(f"{checkpoint}, fine-tuned as in {run.name}", frozen, chosen, hospital, protocol)
 
 
@@ -212,5 +214,8 @@ def _protocol(values: Mapping[str, Any]) -> ProtocolConfig:
 def _read(path: Path, run: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{run} is not a finished run: expected {path.name} there")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): expected it as a sweep wrote it") from error
     return content

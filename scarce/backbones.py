@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torchvision.models import convnext_tiny, resnet18, resnet50
@@ -253,7 +254,7 @@ def load_backbone(folder: Path) -> tuple[Backbone, dict[str, Any]]:
         weights = load_file(folder / WEIGHTS_NAME)
         backbone = create_backbone(card["backbone"], seed=0)
         load_library_weights(backbone, weights)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{folder} holds no exported backbone ({WEIGHTS_NAME} and {CARD_NAME}): {error}") from error
     return backbone.eval(), card
 

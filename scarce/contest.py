@@ -21,6 +21,7 @@ from scarce.backbones import create_backbone
 from scarce.cluster import local_cluster
 from scarce.config import MethodsConfig, PretrainConfig, SweepConfig, run_folder
 from scarce.data.feed import Feed
+from scarce.data.hospitals import open_hospital
 from scarce.errors import UserError
 from scarce.fewshot.evaluate import score_task
 from scarce.fewshot.features import extract_features
@@ -89,6 +90,8 @@ def run_contest(config: MethodsConfig) -> Path:
     images = hospitals.count_images(hospitals.patients_to_leave_out(fractions))
     for name in names:
         build_method(default_settings(pretrain_config(config, name), images).recipe)  # what cannot work is refused now
+    if config.audits.other:
+        open_hospital(config.audits.other)  # one that is not there is refused before hours of training
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=size)
     prepare_folder(folder, config, hospitals.digests)
 

@@ -146,9 +146,9 @@ def open_sweep(config: FrozenConfig, experiment: str) -> FrozenSweep:
     """Open the checkpoint and the target hospital.
 
     Raises:
-        UserError: there is a run of this name, no checkpoint, no target, a checkpoint that does not say what size of
-            images it was pretrained on or whose pretraining saw patients that would be scored, or no GPU though one was
-            asked for.
+        UserError: there is a run of this name, no checkpoint, no target, no hospital of --other, a checkpoint that does
+            not say what size of images it was pretrained on or whose pretraining saw patients that would be scored, or
+            no GPU though one was asked for.
     """
     folder = config.folder(experiment)
     if folder.exists():
@@ -163,6 +163,8 @@ def open_sweep(config: FrozenConfig, experiment: str) -> FrozenSweep:
     backbone, card = load_backbone(checkpoint)
     image_size = _image_size(card, checkpoint)
     target = open_hospital(config.target)
+    if config.audits.other:
+        open_hospital(config.audits.other)  # one that is not there is refused now, not after the search
     leak_check = check_leak(card, target.manifest.hospital, config.protocol)
     return FrozenSweep(config, folder, checkpoint, backbone.to(device), card, image_size, target, device, leak_check)
 

@@ -21,6 +21,7 @@ class Point:
     val_auc: float
     val_auc_se: float
     val_shortcut: float
+    val_shortcut_se: float
 
 
 def pareto_front(points: Sequence[Point]) -> list[Point]:
@@ -64,7 +65,8 @@ def choose_trial(records: Sequence[TrialRecord], objective: str) -> tuple[TrialR
 
     Returns:
         The trial; `objective`, `rule` in words, `chosen_trial`, `chosen_settings`, `val_auc`, `val_auc_se`; with the
-        shortcut as an objective also its `val_shortcut` and the `front`, a dict of `Point` for every trial on it.
+        shortcut as an objective also its `val_shortcut`, `val_shortcut_se` and the `front`, a dict of `Point` for
+        every trial on it.
     """
     if objective == "auc":
         chosen = max(records, key=lambda record: (record.best["val_auc"], record.identity))
@@ -74,7 +76,8 @@ def choose_trial(records: Sequence[TrialRecord], objective: str) -> tuple[TrialR
         name = choose(points).trial
         chosen = next(record for record in records if record.identity == name)
         front = [asdict(point) for point in pareto_front(points)]
-        rule, more = ONE_STANDARD_ERROR, {"val_shortcut": chosen.best["val_shortcut"], "front": front}
+        scores = {key: chosen.best[key] for key in ("val_shortcut", "val_shortcut_se")}
+        rule, more = ONE_STANDARD_ERROR, {**scores, "front": front}
     return chosen, {
         "objective": objective,
         "rule": rule,
@@ -88,4 +91,4 @@ def choose_trial(records: Sequence[TrialRecord], objective: str) -> tuple[TrialR
 
 def _point(record: TrialRecord) -> Point:
     best = record.best
-    return Point(record.identity, best["val_auc"], best["val_auc_se"], best["val_shortcut"])
+    return Point(record.identity, best["val_auc"], best["val_auc_se"], best["val_shortcut"], best["val_shortcut_se"])

@@ -8,6 +8,7 @@ import ray
 from scarce.audit_run import audit_run
 from scarce.cluster import local_cluster
 from scarce.config import SweepConfig, run_folder
+from scarce.data.hospitals import open_hospital
 from scarce.errors import UserError
 from scarce.fewshot.imagenet import DOWNLOAD, load_imagenet
 from scarce.fewshot.task import build_task
@@ -49,6 +50,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     space = {key: dimension for key, dimension in space.items() if key not in fixed}
     if config.baselines.imagenet not in ("", DOWNLOAD):
         load_imagenet(config.baselines.imagenet)  # a file that is none is refused before hours of training
+    if config.audits.other:
+        open_hospital(config.audits.other)  # one that is not there is refused before hours of training
     print(check_disk(folder, base.recipe, config.search.trials))
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
     prepare_folder(folder, config, hospitals.digests)
@@ -84,10 +87,11 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         "leak_check": leak_check,
         "confidence": config.protocol.confidence,
     }
+    write_json(folder / SUMMARY_NAME, summary)
     if config.audits.audit:
         print("auditing it: anatomy or shortcut?", flush=True)
         summary["audit"] = audit_run(folder, config.audits)
-    write_json(folder / SUMMARY_NAME, summary)
+        write_json(folder / SUMMARY_NAME, summary)
     curves = {
         name: row["learning_curve"]
         for name, row in {"chosen": summary["chosen"], **summary["baselines"]}.items()

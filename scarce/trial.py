@@ -106,7 +106,7 @@ def train_worker(
         metrics = validation(task, score_task(task, features_of(task.images), settings.probe))
         if "val_shortcut" in objectives:
             hidden = features_of(without_thorax(task.images))
-            metrics["val_shortcut"] = shortcut_score(task, hidden, settings.probe)
+            metrics |= shortcut_score(task, hidden, settings.probe)
         return metrics
 
     if rank() != 0:

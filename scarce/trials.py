@@ -74,7 +74,7 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
             "status": _status(record, failed, epochs),
             "val_auc": record.best["val_auc"],
             "val_auc_se": record.best["val_auc_se"],
-            **({"val_shortcut": record.best["val_shortcut"]} if "val_shortcut" in record.best else {}),
+            **{name: record.best[name] for name in ("val_shortcut", "val_shortcut_se") if name in record.best},
             "best_epoch": record.best["epoch"],
             **{name: record.last[name] for name in LAST},
             "collapse": record.collapse,

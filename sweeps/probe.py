@@ -23,10 +23,9 @@ def main() -> None:
 
     # Imported here, so that --help does not wait for torch.
     import numpy as np
-    import torch
 
     from scarce.audit.subject import FrozenPipeline
-    from scarce.fewshot.evaluate import score_task, validation
+    from scarce.fewshot.evaluate import one_thread, score_task, validation
     from scarce.fewshot.features import extract_features
     from scarce.fewshot.probe import SEARCH_SPACE, ProbeConfig
     from scarce.fewshot.task import Scores, Task
@@ -43,12 +42,9 @@ def main() -> None:
         return extract_features(sweep.backbone, images, sweep.image_size, sweep.device, positions=positions)
 
     def score(task: Task, probe: ProbeConfig) -> Scores:
-        known, threads = features(task.held_out, probe.uses_positions), torch.get_num_threads()
-        torch.set_num_threads(1)  # an episode's matrices are small: beside other jobs two threads took 20 times as long
-        try:
+        known = features(task.held_out, probe.uses_positions)
+        with one_thread():
             return score_task(task, known, probe, sweep.device)
-        finally:
-            torch.set_num_threads(threads)
 
     def objective(values: dict) -> dict[str, float]:
         return validation(tasks["val"], score(tasks["val"], ProbeConfig(**values)))

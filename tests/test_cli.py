@@ -41,7 +41,7 @@ def test_no_dataset_to_describe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["convert"], ["convert", "mars"], ["convert", "nih"], ["describe", "--nonsense", "x"]]
+    "arguments", [[], ["convert"], ["convert", "mars"], ["convert", "nih"], ["describe", "--nonsense", "x"], ["audit"]]
 )
 def test_wrong_arguments_exit_2(arguments: list[str]) -> None:
     assert scarce(*arguments).returncode == 2
@@ -55,6 +55,6 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit as end: assert end.code == 0\n"
         "print([name for name in ('ray', 'torch', 'pandas', 'pyarrow', 'sklearn') if name in sys.modules])"
     )
-    for arguments in (["--help"], ["convert", "folder", "--help"]):
+    for arguments in (["--help"], ["convert", "folder", "--help"], ["audit", "--help"]):
         ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert ended.stdout.splitlines()[-1] == "[]"

@@ -5,9 +5,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-from phantom_hospitals import write_hospitals
+import torch
+from phantom_hospitals import PROTOCOL, QUICK_AUDITS, write_hospitals
 
 from scarce import contest
+from scarce.audit_run import open_run
+from scarce.backbones import load_backbone
 from scarce.config import DataConfig, MethodsConfig, RunConfig
 from scarce.contest import (
     METHOD_NAME,
@@ -20,7 +23,6 @@ from scarce.contest import (
 )
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
-from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import build_task
 from scarce.methods import REGISTRY
 from scarce.pairing import Hospitals
@@ -39,7 +41,8 @@ def small_contest(folder: Path, name: str, **changes: object) -> MethodsConfig:
         trials=2,
         seeds=2,
         batch_size=16,
-        protocol=ProtocolConfig(shots=(1, 5), search_seeds=2, test_seeds=2, min_pool=5, min_held_out=2, bootstrap=100),
+        protocol=PROTOCOL,
+        audits=QUICK_AUDITS,
         run=RunConfig(name=name, out=str(folder / "runs")),
     )
     return replace(config, **changes)  # type: ignore[arg-type]
@@ -101,9 +104,34 @@ def test_the_budget_is_the_same_seconds_for_every_method(finished: Path):
         assert total * budget[name]["seconds_per_step"] == pytest.approx(0.5, abs=budget[name]["seconds_per_step"])
 
 
+def test_the_leaders_backbone_is_exported_and_audited(finished: Path):
+    leader = json.loads((finished / "ranking.json").read_text())["methods"][0]
+    outcome = Outcome(**json.loads((finished / leader["method"] / METHOD_NAME).read_text()))
+    backbone, card = load_backbone(finished / "best")
+    assert card["settings"]["recipe"]["pretrain"]["method"] == leader["method"]
+    assert card["settings"]["recipe"]["pretrain"]["seed"] == outcome.seeds[0]  # the first, not the best on test
+    assert card["test"] == {key: leader[key] for key in ("auc", "ci_low", "ci_high")}
+    best = finished / leader["method"] / "seeds" / "trials" / card["trial"] / "best.pt"
+    weights = torch.load(best, weights_only=True)["method"]
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, weights[f"backbone.{key}"])
+    audit = json.loads((finished / "audit" / "audit.json").read_text())
+    assert (finished / "audit" / "index.html").exists()
+    assert audit["headline"] in (finished / "ranking.md").read_text()
+
+
+def test_a_contests_folder_is_one_that_can_be_audited_later(finished: Path):
+    model = open_run(finished)
+    assert (model.hospital.manifest.hospital, model.other.manifest.hospital) == ("phantom-b", "phantom-a")
+    assert model.image_size == 32
+    assert model.protocol == PROTOCOL
+
+
 def test_a_finished_contest_is_gone_on_with_without_training_again(folder: Path, finished: Path, monkeypatch):
     before = json.loads((finished / "ranking.json").read_text())
     monkeypatch.setattr(contest, "search", lambda *_, **__: pytest.fail("a finished method was searched again"))
+    audited = json.loads((finished / "audit" / "audit.json").read_text())
+    monkeypatch.setattr(contest, "audit_run", lambda *_: audited)  # seconds, and tested by themselves
     config = small_contest(folder, "whole")
     run_contest(replace(config, run=replace(config.run, resume=True)))
     assert json.loads((finished / "ranking.json").read_text()) == before
@@ -150,4 +178,6 @@ def test_what_cannot_work_is_refused_before_anything_is_written(folder: Path):
         run_contest(config)
     with pytest.raises(UserError, match="no method"):
         run_contest(replace(config, methods=("mocco",)))
+    with pytest.raises(UserError, match="no converted dataset"):
+        run_contest(small_contest(folder, "refused", audits=replace(QUICK_AUDITS, other="nowhere")))
     assert not (folder / "runs" / "refused").exists()

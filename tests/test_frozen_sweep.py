@@ -12,23 +12,30 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from phantom_hospitals import write_hospitals
+from phantom_hospitals import PROTOCOL, write_hospitals
 
 from scarce import frozen_sweep
+from scarce.audit.audits import report_json, run_audits
+from scarce.audit_config import AuditConfig, SweepAuditConfig
+from scarce.audit_run import audit_run, make_subject, open_run
 from scarce.backbones import create_backbone, export_backbone
 from scarce.errors import UserError
+from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.protocol import ProtocolConfig
+from scarce.fewshot.task import Scores, Task
+from scarce.files import write_json
 from scarce.frozen_config import FrozenConfig
 from scarce.frozen_sweep import Trial, best_trial, check_leak, open_sweep, search, trials_table
 from scarce.space import Choice, Float
 
 SWEEPS = Path(__file__).parents[1] / "sweeps"
-PROTOCOL = ProtocolConfig(shots=(1, 5), search_seeds=2, test_seeds=2, min_pool=5, min_held_out=2, bootstrap=100)
 FLAGS = [
     *("--shots", "1", "5", "--search-seeds", "2", "--test-seeds", "2", "--bootstrap", "100", "--trials", "7"),
-    *("--min-pool", "5", "--min-held-out", "2", "--device", "cpu"),
+    *("--min-pool", "5", "--min-held-out", "2", "--device", "cpu", "--no-audit"),
 ]
+AUDIT_FLAGS = ["--audit", "--permutations", "39", "--resamples", "100"]
 FINETUNE_FLAGS = ["--trials", "3", "--val-seeds", "2", "--scratch-seeds", "2"]
+AUDIT_FILES = {"audit.json", "audit.md", "overview.png", "index.html"}
 CARD = {"settings": {"recipe": {"pretrain": {"image_size": 32, "backbone": "resnet_small"}}}}
 SPACE = {"x": Float(0.0, 1.0), "kind": Choice(("a", "b"))}
 
@@ -48,6 +55,7 @@ def config(folder: Path, **values: object) -> FrozenConfig:
         "protocol": PROTOCOL,
         "out": str(folder / "runs"),
         "device": "cpu",
+        "audits": SweepAuditConfig(audit=False),
         **values,
     }
     return FrozenConfig(**settings)  # type: ignore[arg-type]
@@ -66,7 +74,7 @@ def run_probe(folder: Path, monkeypatch: pytest.MonkeyPatch, *flags: str) -> Non
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
-        run_probe(folder, patch)
+        run_probe(folder, patch, *AUDIT_FLAGS, "--other", str(folder / "a"))
     return folder / "runs" / "probe-made-b"
 
 
@@ -105,6 +113,28 @@ class TestFinetune:
         ]
         pd.testing.assert_frame_equal(*tables)
 
+    def test_the_chosen_settings_are_audited_as_far_as_fine_tuning_can_be(self, folder: Path, monkeypatch):
+        flags = ["--trials", "1", "--val-seeds", "2", "--scratch-seeds", "0", "--findings", "interstitial pattern"]
+        run_script("finetune", folder, monkeypatch, *FLAGS, *flags, *AUDIT_FLAGS, "--name", "audited")
+        tuned = folder / "runs" / "audited"
+        summary = json.loads((tuned / "summary.json").read_text())
+        audits = summary["audit"]["audits"]
+        assert {path.name for path in (tuned / "audit").iterdir()} == AUDIT_FILES
+        left_out = {key: audit["missing"] for key, audit in audits.items() if not audit["rows"]}
+        assert set(left_out) == {"corruption_curves", "cross_hospital", "where_it_looked"}
+        assert "fine-tuning of its own" in left_out["corruption_curves"][0]
+        assert "fine-tuned networks differ" in left_out["where_it_looked"][0]
+        assert "one hospital only" in left_out["cross_hospital"][0]
+        assert any("no features without labels" in reason for reason in audits["encoded_attributes"]["missing"])
+        assert any("held-out patients only" in note for note in audits["above_chance"]["notes"])
+        assert summary["audit"]["headline"] in (tuned / "summary.md").read_text()
+        model = open_run(tuned)
+        subject = make_subject(model, AuditConfig(permutations=39, resamples=100))
+        assert subject.frozen is None
+        assert subject.task.seeds == (1000, 1001)
+        auc = audits["above_chance"]["rows"][0]["numbers"]["AUC"]["value"]
+        assert subject.whole.values.mean() == pytest.approx(auc, abs=1e-12)
+
     @pytest.mark.parametrize(("flag", "value"), [("--val-seeds", "9"), ("--scratch-seeds", "-1")])
     def test_settings_out_of_range_are_user_errors(self, flag, value, folder, monkeypatch):
         with pytest.raises(UserError, match=flag):
@@ -113,7 +143,7 @@ class TestFinetune:
 
 class TestProbe:
     def test_the_folder_holds_the_answer_and_how_it_came_about(self, finished: Path):
-        names = {"config.json", "trials.parquet", "summary.json", "summary.md"}
+        names = {"config.json", "trials.parquet", "summary.json", "summary.md", "audit"}
         assert {path.name for path in finished.iterdir()} == names
         written = json.loads((finished / "config.json").read_text())
         assert written["config"]["trials"] == 7
@@ -152,9 +182,23 @@ class TestProbe:
         assert "| default_probe " in text
         assert "does not say at which hospital" in text
 
+    def test_the_chosen_probe_is_audited(self, finished: Path):
+        summary = json.loads((finished / "summary.json").read_text())
+        assert summary["audit"] == json.loads((finished / "audit" / "audit.json").read_text())
+        assert {path.name for path in (finished / "audit").iterdir()} == AUDIT_FILES
+        assert all(audit["rows"] for audit in summary["audit"]["audits"].values())
+        assert summary["audit"]["headline"] in (finished / "summary.md").read_text()
+        model = open_run(finished)
+        assert model.pipeline.probe == ProbeConfig(**summary["search"]["chosen_settings"])
+        config = AuditConfig(other=str(model.hospital.path.with_name("a")), permutations=39, resamples=100)
+        again = run_audits(make_subject(model, config))
+        assert json.loads(json.dumps(report_json(again))) == summary["audit"]
+
     def test_a_seed_repeats_a_sweep(self, folder: Path, finished: Path, monkeypatch: pytest.MonkeyPatch):
         run_probe(folder, monkeypatch, "--name", "again")
         again = folder / "runs" / "again"
+        assert {path.name for path in finished.iterdir()} - {path.name for path in again.iterdir()} == {"audit"}
+        assert "audit" not in json.loads((again / "summary.json").read_text())
         tables = [pd.read_parquet(run / "trials.parquet").drop(columns="seconds") for run in (finished, again)]
         pd.testing.assert_frame_equal(*tables)
         summaries = [json.loads((run / "summary.json").read_text()) for run in (finished, again)]
@@ -178,6 +222,29 @@ class TestProbe:
         assert len(error.splitlines()) == 1
         assert "no exported backbone" in error
         assert not (folder / "bad").exists()
+
+
+class TestAuditingLater:
+    def test_an_unfinished_run_is_refused(self, finished: Path, tmp_path: Path):
+        (tmp_path / "config.json").write_bytes((finished / "config.json").read_bytes())
+        with pytest.raises(UserError, match=r"is not a finished run: expected summary\.json there"):
+            audit_run(tmp_path, AuditConfig())
+
+    def test_so_are_a_backbone_and_a_hospital_that_have_changed_since(
+        self, folder: Path, finished: Path, tmp_path: Path
+    ):
+        for name in ("config.json", "summary.json"):
+            (tmp_path / name).write_bytes((finished / name).read_bytes())
+        open_run(tmp_path)
+        started = json.loads((tmp_path / "config.json").read_text())
+        for key, value, words in (
+            ("checkpoint_sha256", "0" * 64, "its weights have changed since"),
+            ("datasets", ["0" * 64], "its content has changed since"),
+        ):
+            write_json(tmp_path / "config.json", {**started, key: value})
+            with pytest.raises(UserError, match=words):
+                audit_run(tmp_path, AuditConfig())
+        assert not (tmp_path / "audit").exists()
 
 
 class TestOpening:
@@ -211,6 +278,7 @@ class TestOpening:
             ({"checkpoint": "nowhere"}, "no exported backbone"),
             ({"target": "nowhere"}, "no converted dataset"),
             ({"protocol": replace(PROTOCOL, protocol="original")}, "--protocol original"),
+            ({"audits": SweepAuditConfig(other="elsewhere")}, "no converted dataset in .*elsewhere"),
         ],
     )
     def test_what_cannot_be_done_is_one_clear_line(self, folder: Path, values: dict, words: str):
@@ -306,6 +374,10 @@ class TestSearch:
         assert best_trial(trials).number == 2
 
 
+def not_audited(task: Task) -> Scores:
+    pytest.fail("audits were not asked for")
+
+
 class TestWriting:
     def scores(self, task):
         scores = task.empty_scores()
@@ -319,7 +391,7 @@ class TestWriting:
         failed = Trial(2, {"steps": 20}, {}, 2.0, "it diverged")
         trials = [Trial(1, {"steps": 10}, {"val_auc": 0.6, "val_auc_se": 0.01}, 1.0), failed]
         scores = {"chosen": self.scores(test), "linear_probe": self.scores(test), "from_scratch": "too few images"}
-        summary = sweep.write(trials, test, scores, sections=["## Mine"], results={"mine": 3})
+        summary = sweep.write(trials, test, scores, not_audited, sections=["## Mine"], results={"mine": 3})
         assert summary == json.loads((sweep.folder / "summary.json").read_text())
         assert summary["mine"] == 3
         assert summary["search"]["trials"] == {"done": 1, "failed": 1}
@@ -340,11 +412,11 @@ class TestWriting:
         monkeypatch.setattr(frozen_sweep, "write_text", fail)
         trials = [Trial(1, {}, {"val_auc": 0.6, "val_auc_se": 0.01}, 1.0)]
         with pytest.raises(OSError, match="no space"):
-            sweep.write(trials, test, {"chosen": self.scores(test)})
+            sweep.write(trials, test, {"chosen": self.scores(test)}, not_audited)
         assert list((folder / "cut").iterdir()) == []
 
     def test_the_final_comparison_is_not_on_val(self, folder: Path):
         sweep = open_sweep(config(folder, name="val"), "x")
         val = sweep.task("val")
         with pytest.raises(ValueError, match="test task"):
-            sweep.write([], val, {"chosen": self.scores(val)})
+            sweep.write([], val, {"chosen": self.scores(val)}, not_audited)

@@ -7,7 +7,7 @@ from scarce.trials import TrialRecord
 
 
 def points(*values: tuple[float, float], se: float = 0.02) -> list[Point]:
-    return [Point(f"{number:03d}", auc, se, shortcut) for number, (auc, shortcut) in enumerate(values)]
+    return [Point(f"{number:03d}", auc, se, shortcut, 0.01) for number, (auc, shortcut) in enumerate(values)]
 
 
 coarse = st.integers(0, 6).map(lambda number: number / 8)  # equal values are frequent
@@ -45,15 +45,22 @@ def test_the_choice_has_the_least_shortcut_within_a_standard_error_in_any_order(
 
 
 def test_the_standard_error_is_that_of_the_best():
-    cloud = [Point("best", 0.70, 0.02, 0.20), Point("near", 0.685, 0.0, 0.10), Point("far", 0.67, 0.2, 0.0)]
+    cloud = [
+        Point("best", 0.70, 0.02, 0.20, 0.01),
+        Point("near", 0.685, 0.0, 0.10, 0.01),
+        Point("far", 0.67, 0.2, 0.0, 0.01),
+    ]
     assert choose(cloud).trial == "near"
-    assert choose([Point("best", 0.70, 0.01, 0.20), *cloud[1:]]).trial == "best"
-    assert choose([Point("best", 0.75, 0.25, 0.20), Point("on the line", 0.5, 0.0, 0.0)]).trial == "on the line"
+    assert choose([Point("best", 0.70, 0.01, 0.20, 0.01), *cloud[1:]]).trial == "best"
+    assert (
+        choose([Point("best", 0.75, 0.25, 0.20, 0.01), Point("on the line", 0.5, 0.0, 0.0, 0.01)]).trial
+        == "on the line"
+    )
 
 
 def record(identity: str, *history: tuple[float, float]) -> TrialRecord:
     reports = [
-        {"val_auc": auc, "val_auc_se": 0.02, "val_shortcut": shortcut, "step": float(step)}
+        {"val_auc": auc, "val_auc_se": 0.02, "val_shortcut": shortcut, "val_shortcut_se": 0.01, "step": float(step)}
         for step, (auc, shortcut) in enumerate(history)
     ]
     return TrialRecord(identity, {"views.noise": 0.1}, {}, reports)

@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from phantom_hospitals import results_of, small_sweep, write_hospitals
+from phantom_hospitals import QUICK_AUDITS, results_of, small_sweep, write_hospitals
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
+from scarce.audit.audits import report_json, run_audits
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
+from scarce.audit_run import make_subject, open_run
 from scarce.backbones import create_backbone, export_backbone, load_backbone
 from scarce.checkpoint import KEPT
 from scarce.config import DataConfig, PretrainConfig, SweepConfig
@@ -46,8 +48,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Path:
-    config = small_sweep(folder, "whole")
-    return run(replace(config, baselines=BaselinesConfig()))
+    return run(whole(folder))
+
+
+def whole(folder: Path) -> SweepConfig:
+    """With every baseline and the audits."""
+    return replace(small_sweep(folder, "whole"), baselines=BaselinesConfig(), audits=QUICK_AUDITS)
 
 
 def test_the_run_folder_holds_what_the_readme_names(finished: Path):
@@ -58,6 +64,7 @@ def test_the_run_folder_holds_what_the_readme_names(finished: Path):
             "summary.json",
             "summary.md",
             "best",
+            "audit",
             "tensorboard",
             "trials",
             "tune",
@@ -91,6 +98,21 @@ def test_summary_has_the_promised_structure(finished: Path):
     text = (finished / "summary.md").read_text()
     assert f"{chosen['auc']:.3f}" in text
     assert all(name in text for name in BASELINES)
+
+
+def test_the_chosen_model_is_audited(folder: Path, finished: Path):
+    summary = json.loads((finished / "summary.json").read_text())
+    assert summary["audit"] == json.loads((finished / "audit" / "audit.json").read_text())
+    assert list(summary["audit"]["by_finding"]) == [cell["finding"] for cell in summary["chosen"]["cells"]][::2]
+    text = (finished / "summary.md").read_text()
+    assert "## Anatomy or shortcut" in text
+    assert summary["audit"]["headline"] in text
+    page = (finished / "audit" / "index.html").read_text()
+    assert summary["audit"]["headline"] in page
+    assert "whole/best" in page
+    # `scarce audit` gives the same, from the run's folder alone.
+    again = run_audits(make_subject(open_run(finished), QUICK_AUDITS))
+    assert json.loads(json.dumps(report_json(again))) == summary["audit"]
 
 
 def test_trials_are_pruned_or_done_and_their_checkpoints_bounded(finished: Path):
@@ -164,7 +186,7 @@ def test_two_objectives_give_a_front_and_the_numbers_of_the_weights_that_are_kep
     auc = validation(task, score_task(task, features_of(task.images), probe))["val_auc"]
     assert auc == pytest.approx(search["val_auc"], abs=1e-6)
     shortcut = shortcut_score(task, features_of(without_thorax(task.images)), probe)
-    assert shortcut == pytest.approx(search["val_shortcut"], abs=1e-6)
+    assert shortcut == {key: pytest.approx(search[key], abs=1e-6) for key in shortcut}
 
 
 def test_two_workers_train_a_trial_together(folder: Path):
@@ -225,12 +247,18 @@ class TestRefusals:
             run(config)
         assert not (folder / "runs" / "imagenet").exists()
 
+    def test_another_hospital_for_the_audits_that_is_not_there(self, folder: Path):
+        config = replace(small_sweep(folder, "other"), audits=replace(QUICK_AUDITS, other="nowhere"))
+        with pytest.raises(UserError, match="no converted dataset"):
+            run(config)
+        assert not (folder / "runs" / "other").exists()
+
     def test_an_existing_run(self, folder: Path, finished: Path):
         with pytest.raises(UserError, match="--resume"):
             run(small_sweep(folder, "whole"))
 
     def test_a_resume_with_other_settings(self, folder: Path, finished: Path):
-        config = replace(small_sweep(folder, "whole"), baselines=BaselinesConfig())
+        config = whole(folder)
         config = replace(config, run=replace(config.run, resume=True), pretrain=replace(config.pretrain, epochs=5))
         with pytest.raises(UserError, match=r"pretrain\.epochs was 4, now 5"):
             run(config)

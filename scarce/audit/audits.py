@@ -176,7 +176,7 @@ def _headline(subject: Subject, results: Sequence[AuditResult], by_finding: dict
             if result.audit.kind == "shortcut" and any(row.verdict == "fails" for row in result.found.rows)
         ]
         return (
-            f"Unproven for {_listed(failed)}: a shortcut explains the AUC, or part of it ({', '.join(titles)}). "
+            f"Unproven for {_listed(failed)}: the AUC may rest on a shortcut ({', '.join(titles)}). "
             f"{' '.join([*words, _rest(by_finding, unclear)])}"
         ).strip()
     if unclear:

@@ -36,8 +36,8 @@ def _tasks(subject: Subject, other: Dataset) -> tuple[Task, Task, list[str]]:
             left_out.append(f"{name} is left out: at {other.manifest.hospital}, {reason}.")
     if not usable:
         raise CannotRun(
-            f"{other.manifest.hospital} has too few films with any of {', '.join(subject.task.findings)} (the same "
-            "finding must have the same name at both hospitals)"
+            f"too few films at {other.manifest.hospital} with any of {', '.join(subject.task.findings)} (the "
+            "same finding must have the same name at both hospitals)"
         )
     here, there = (_task(subject, dataset, tuple(usable)) for dataset in (subject.hospital, other))
     if here.images.shape[1:] != there.images.shape[1:]:

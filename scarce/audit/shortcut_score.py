@@ -14,7 +14,7 @@ def without_thorax(images: np.ndarray) -> np.ndarray:
     return black_out(images, thorax_box(images.shape[1]))
 
 
-def shortcut_score(task: Task, features: np.ndarray, probe: ProbeConfig) -> float:
+def shortcut_score(task: Task, features: np.ndarray, probe: ProbeConfig) -> dict[str, float]:
     """The mean over cells (finding × shots) of max(0, AUC − 0.5), where the AUC is a cell's mean over seeds.
 
     0: nothing survives. 0.5: every finding is recognised without the thorax, from markers, borders, exposure and the
@@ -36,11 +36,18 @@ def shortcut_score(task: Task, features: np.ndarray, probe: ProbeConfig) -> floa
         probe: the one whose AUC on whole images the score stands beside.
 
     Returns:
-        In [0, 0.5].
+        `val_shortcut`, the score in [0, 0.5], and `val_shortcut_se`, its standard error over seeds by the jackknife
+        (Efron & Tibshirani 1993, equation 11.5): the mean of an episode's positive part would not be the score.
 
     Raises:
         FloatingPointError: a feature is not finite.
     """
-    by_finding = auc_by_cell(task, score_task(task, features, probe))
-    cells = np.concatenate([values.mean(axis=1) for values in by_finding])
-    return float(np.maximum(cells - CHANCE, 0).mean())
+    cells = np.concatenate(auc_by_cell(task, score_task(task, features, probe)))
+    seeds = cells.shape[1]
+    without_one = np.array([_score(np.delete(cells, seed, axis=1)) for seed in range(seeds)])
+    error = np.sqrt((seeds - 1) / seeds * ((without_one - without_one.mean()) ** 2).sum())
+    return {"val_shortcut": _score(cells), "val_shortcut_se": float(error)}
+
+
+def _score(cells: np.ndarray) -> float:
+    return float(np.maximum(cells.mean(axis=1) - CHANCE, 0).mean())

@@ -11,7 +11,7 @@ import torch
 from scarce.audit.yardstick import Measured, Yardstick
 from scarce.backbones import Backbone
 from scarce.data.store import Dataset
-from scarce.fewshot.evaluate import score_task
+from scarce.fewshot.evaluate import one_thread, score_task
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.protocol import ProtocolConfig
@@ -35,7 +35,11 @@ class FrozenPipeline:
 
     def __call__(self, task: Task) -> Scores:
         """Train the probe on every episode, score the held-out images."""
-        return score_task(task, self.features(task.images, self.probe.uses_positions), self.probe)
+        return self._probe(task, self.features(task.images, self.probe.uses_positions))
+
+    def _probe(self, task: Task, features: np.ndarray) -> Scores:
+        with one_thread():
+            return score_task(task, features, self.probe)
 
     def features(self, images: np.ndarray, positions: bool = False) -> np.ndarray:
         """Features of uint8 [N, H, W]: float32 [N, D], or of every position."""
@@ -47,14 +51,14 @@ class FrozenPipeline:
 
         def score(variant: Task) -> Scores:
             if variant.images is task.images:
-                return score_task(variant, known, self.probe)
+                return self._probe(variant, known)
             if variant.images.shape != task.images.shape:
                 return self(variant)
             features = known.copy()
             changed = np.flatnonzero((variant.images != task.images).any(axis=(1, 2)))
             if len(changed):
                 features[changed] = self.features(variant.images[changed], self.probe.uses_positions)
-            return score_task(variant, features, self.probe)
+            return self._probe(variant, features)
 
         return score
 

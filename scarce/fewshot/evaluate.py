@@ -1,6 +1,7 @@
 """From features to numbers: a probe an episode, its scores on held-out images, and what they are worth."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -74,6 +75,17 @@ def _normalised_rows(
         return (x[at].double() - centre).div_(deviation).div_(divisor)
 
     return rows
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For probes on the CPU: their matrices are small, and beside other jobs two threads took 20 times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def auc_by_cell(task: Task, scores: Scores) -> list[np.ndarray]:

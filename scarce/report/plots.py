@@ -194,7 +194,7 @@ def pareto_figure(trials: pd.DataFrame, search: Mapping[str, Any]) -> Figure:
     points has not been reached.
 
     Args:
-        trials: all of a search: `trial`, `val_auc`, `val_auc_se` and `val_shortcut`.
+        trials: all of a search: `trial`, `val_auc`, `val_shortcut` and their `_se`.
         search: from `choose_trial`: the `front` and the `chosen_trial`.
     """
     front = pd.DataFrame(search["front"])
@@ -203,11 +203,15 @@ def pareto_figure(trials: pd.DataFrame, search: Mapping[str, Any]) -> Figure:
     axes = figure.subplots()
     axes.axhline(front["val_auc"].iloc[0] - front["val_auc_se"].iloc[0], **LIMIT)
     for points, style in ((dominated, TRIAL), (front, FRONT)):
-        axes.errorbar(points["val_shortcut"], points["val_auc"], yerr=points["val_auc_se"], **_ends(style))
-        axes.plot(points["val_shortcut"], points["val_auc"], **_dot(style))
+        place = points["val_shortcut"], points["val_auc"]
+        axes.errorbar(*place, xerr=points["val_shortcut_se"], **_ends(style))
+        axes.errorbar(*place, yerr=points["val_auc_se"], **_ends(style))
+        axes.plot(*place, **_dot(style))
     axes.step(front["val_shortcut"], front["val_auc"], where="pre", color=FRONT["color"])
     axes.plot(search["val_shortcut"], search["val_auc"], **CHOSEN)
-    axes.set_xlabel("validation AUC above chance with the thorax blacked out: the shortcut score", fontsize=TEXT)
+    axes.set_xlabel(
+        "shortcut score ± one standard error: validation AUC above chance without the thorax", fontsize=TEXT
+    )
     axes.set_ylabel("validation AUC ± one standard error", fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
     _lines_behind(axes, "both")

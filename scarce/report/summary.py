@@ -90,7 +90,8 @@ def _front(search: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"Its shortcut score, the AUC above chance that is left with the thorax blacked out, is "
-        f"{search['val_shortcut']:.3f}. Chosen was {search['rule']}. The front (pareto.png):",
+        f"{search['val_shortcut']:.3f} ± {search['val_shortcut_se']:.3f}. Chosen was {search['rule']}. The front "
+        "(pareto.png):",
         front_table(search),
         "All trials:",
     ]
@@ -104,11 +105,18 @@ def _trials_table(trials: pd.DataFrame) -> str:
             f"{row['status']}: {row['collapse']}" if isinstance(row["collapse"], str) else row["status"],
             f"{row['epoch']:.0f}",
             f"{row['val_auc']:.3f} ± {row['val_auc_se']:.3f}",
-            *([f"{row['val_shortcut']:.3f}"] if shortcut else []),
+            *([f"{row['val_shortcut']:.3f} ± {row['val_shortcut_se']:.3f}"] if shortcut else []),
             *(f"{row[name]:.3g}" for name in COLLAPSE_SIGNS),
         ]
         for row in trials.to_dict("records")
     ]
     signs = [name.replace("_", " ") for name in COLLAPSE_SIGNS]
-    header = ["trial", "status", "epochs", "best val AUC ± s.e.", *(["its shortcut score"] if shortcut else []), *signs]
+    header = [
+        "trial",
+        "status",
+        "epochs",
+        "best val AUC ± s.e.",
+        *(["its shortcut score ± s.e."] if shortcut else []),
+        *signs,
+    ]
     return markdown_table(header, rows)

@@ -75,12 +75,12 @@ def _baseline_row(name: str, row: Mapping[str, Any]) -> list[str]:
 def front_table(search: Mapping[str, Any]) -> str:
     """The Pareto-optimal trials, best AUC first, the chosen one marked; from the `search` of a sweep's summary."""
     return markdown_table(
-        ["trial", "val AUC ± s.e.", "shortcut score"],
+        ["trial", "val AUC ± s.e.", "shortcut score ± s.e."],
         [
             [
                 f"**{point['trial']}** (chosen)" if point["trial"] == search["chosen_trial"] else point["trial"],
                 f"{point['val_auc']:.3f} ± {point['val_auc_se']:.3f}",
-                f"{point['val_shortcut']:.3f}",
+                f"{point['val_shortcut']:.3f} ± {point['val_shortcut_se']:.3f}",
             ]
             for point in search["front"]
         ],

@@ -117,10 +117,10 @@ def verdicts(case: tuple[str, float, int]) -> dict[str, str]:
 
 
 def figure(found: dict[tuple[str, float], Sequence[dict[str, str]]]) -> Figure:
-    """A panel a shortcut: how often each audit fails, as a share of the hospitals, against the strength; 95% intervals."""
+    """A panel a shortcut: how often each audit fails, as a share of the hospitals, by strength; with 95% intervals."""
     colors = ("black", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#E69F00", "#D55E00")
     markers = "oDd^vsP"
-    drawing = Figure(figsize=(11, 4.4), dpi=150, layout="constrained", facecolor="white")
+    drawing = Figure(figsize=(11, 4.6), dpi=150, layout="constrained", facecolor="white")
     FigureCanvasAgg(drawing)
     panels = drawing.subplots(1, len(SHORTCUTS), sharey=True)
     for axes, shortcut in zip(panels, SHORTCUTS, strict=True):
@@ -155,7 +155,7 @@ def figure(found: dict[tuple[str, float], Sequence[dict[str, str]]]) -> Figure:
         axes.grid(axis="y", color="#DDDDDD", linewidth=0.6)
     panels[0].set_ylabel("share of hospitals at which it fails", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    drawing.legend(handles, labels, loc="outside upper center", ncols=len(labels), fontsize=9, frameon=False)
+    drawing.legend(handles, labels, loc="outside upper center", ncols=4, fontsize=9, frameon=False)
     return drawing
 
 

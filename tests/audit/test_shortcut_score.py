@@ -44,7 +44,10 @@ def test_seeds_are_averaged_before_chance_is_taken_off_and_findings_after():
     )
     # Cells: 0.75, (0.75 + 0.25) / 2 and 0.25; above chance: 0.25, 0 and not -0.25 but 0.
     probe = ProbeConfig(normalise="standardise", kind="prototype")
-    assert shortcut_score(task, features, probe) == pytest.approx(0.25 / 3)
+    found = shortcut_score(task, features, probe)
+    assert found["val_shortcut"] == pytest.approx(0.25 / 3)
+    # Without the first seed the second finding is at 0.25, without the second one at 0.75: scores 0.25/3 and 0.5/3.
+    assert found["val_shortcut_se"] == pytest.approx(0.25 / 3 / 2)
 
 
 def test_the_box_is_black_in_every_image_and_the_rest_untouched():
@@ -67,7 +70,7 @@ def test_a_marker_survives_without_the_thorax_and_a_finding_does_not(tmp_path: P
         return build_task(open_dataset(tmp_path / str(strength)), protocol, held_out="val")
 
     def score(task: Task, images: np.ndarray) -> float:
-        return shortcut_score(task, pixels_16(images), ProbeConfig(C=100, kind="ridge"))
+        return shortcut_score(task, pixels_16(images), ProbeConfig(C=100, kind="ridge"))["val_shortcut"]
 
     with_marker, without = task_of(1.0), task_of(0.0)
     assert score(with_marker, without_thorax(with_marker.images)) > 0.25

@@ -44,7 +44,7 @@ def search_of(count: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Trials of a search, the better the more they use a shortcut, and what was chosen."""
     rng = np.random.default_rng(0)
     drawn = [(0.6 + 0.1 * shortcut + 0.01 * rng.normal(), shortcut) for shortcut in rng.uniform(0, 0.3, count)]
-    points = [Point(f"{number:012x}", auc, 0.01, shortcut) for number, (auc, shortcut) in enumerate(drawn)]
+    points = [Point(f"{number:012x}", auc, 0.01, shortcut, 0.02) for number, (auc, shortcut) in enumerate(drawn)]
     chosen = choose(points)
     front = [asdict(point) for point in pareto_front(points)]
     return pd.DataFrame(map(asdict, points)), {**asdict(chosen), "chosen_trial": chosen.trial, "front": front}
@@ -127,10 +127,11 @@ def test_every_trial_has_its_dot_and_bar_and_the_steps_bound_what_is_dominated()
     bars = np.concatenate([bars.get_segments() for bars in axes.collections if isinstance(bars, LineCollection)])
     lines = {(str(line.get_marker()), line.get_linestyle()): line for line in axes.lines}
     dots = np.concatenate([lines[marker, "None"].get_xydata() for marker in "xo"])
-    assert len(bars) == len(dots) == 40
-    for x, auc, error in trials[["val_shortcut", "val_auc", "val_auc_se"]].to_numpy():
+    assert len(bars) == 2 * len(dots) == 80
+    for x, x_error, auc, error in trials[["val_shortcut", "val_shortcut_se", "val_auc", "val_auc_se"]].to_numpy():
         assert np.abs(dots - [x, auc]).sum(axis=1).min() < 1e-9
         assert np.abs(bars - [[x, auc - error], [x, auc + error]]).sum(axis=(1, 2)).min() < 1e-9
+        assert np.abs(bars - [[x - x_error, auc], [x + x_error, auc]]).sum(axis=(1, 2)).min() < 1e-9
     np.testing.assert_allclose(
         lines["o", "None"].get_xydata(), [[p["val_shortcut"], p["val_auc"]] for p in search["front"]]
     )

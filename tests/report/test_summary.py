@@ -84,20 +84,21 @@ def test_every_number_has_its_interval_and_nothing_is_left_out():
 def test_of_two_objectives_the_front_is_shown_with_the_chosen_one_and_why():
     results = summary()
     front = [
-        {"trial": "abc", "val_auc": 0.62, "val_auc_se": 0.02, "val_shortcut": 0.2},
-        {"trial": "fed", "val_auc": 0.61, "val_auc_se": 0.01, "val_shortcut": 0.125},
+        {"trial": "abc", "val_auc": 0.62, "val_auc_se": 0.02, "val_shortcut": 0.2, "val_shortcut_se": 0.03},
+        {"trial": "fed", "val_auc": 0.61, "val_auc_se": 0.01, "val_shortcut": 0.125, "val_shortcut_se": 0.04},
     ]
-    results["search"] |= {"objective": "auc,shortcut", "rule": "the rule", "val_shortcut": 0.125, "front": front}
-    text = summary_markdown(results, TRIALS.assign(val_shortcut=[0.125, 0.25]))
+    results["search"] |= {"objective": "auc,shortcut", "rule": "the rule", "front": front}
+    results["search"] |= {"val_shortcut": 0.125, "val_shortcut_se": 0.04}
+    text = summary_markdown(results, TRIALS.assign(val_shortcut=[0.125, 0.25], val_shortcut_se=0.04))
     lines = [" ".join(line.split()) for line in text.splitlines()]
     for line in (
-        "| trial | val AUC ± s.e. | shortcut score |",
-        "| abc | 0.620 ± 0.020 | 0.200 |",
-        "| **fed** (chosen) | 0.610 ± 0.010 | 0.125 |",
-        "| fed | done | 4 | 0.610 ± 0.010 | 0.125 | 0.5 | 20 | 0.3 | -2 |",
+        "| trial | val AUC ± s.e. | shortcut score ± s.e. |",
+        "| abc | 0.620 ± 0.020 | 0.200 ± 0.030 |",
+        "| **fed** (chosen) | 0.610 ± 0.010 | 0.125 ± 0.040 |",
+        "| fed | done | 4 | 0.610 ± 0.010 | 0.125 ± 0.040 | 0.5 | 20 | 0.3 | -2 |",
     ):
         assert line in lines
-    assert "blacked out, is 0.125. Chosen was the rule." in text
+    assert "blacked out, is 0.125 ± 0.040. Chosen was the rule." in text
     assert "shortcut" not in summary_markdown(summary(), TRIALS)
 
 
