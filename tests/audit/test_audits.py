@@ -72,8 +72,7 @@ def test_a_shortcut_leaves_the_result_unproven_for_its_findings(subject):
 def test_every_audit_that_fails_is_named_once(subject):
     report = run_audits(subject, [saying(audit, dict.fromkeys(FINDINGS, "fails")) for audit in (SHORTCUT, OTHER, LOOK)])
     assert report.headline == (
-        "Unproven for hernia, mass, nodule: the AUC may rest on a shortcut (lungs removed, only the "
-        "border)."
+        "Unproven for hernia, mass, nodule: the AUC may rest on a shortcut (lungs removed, only the border)."
     )
 
 
