@@ -22,11 +22,7 @@ Pipeline = Callable[[Task], Scores]  # trains on every episode of a task, on its
 
 @dataclass(frozen=True, eq=False)
 class FrozenPipeline:
-    """A backbone without further training, and a probe on its features.
-
-    Features of images that did not change since the last `prepare` are not extracted again: most audits change the
-    held-out images only.
-    """
+    """A backbone without further training, and a probe on its features."""
 
     backbone: Backbone  # on `device`, in eval mode
     image_size: int
@@ -46,7 +42,10 @@ class FrozenPipeline:
         return extract_features(self.backbone, images, self.image_size, self.device, positions=positions)
 
     def prepared(self, task: Task) -> Pipeline:
-        """The same pipeline for variants of a task: images that are as in `task` keep their features."""
+        """The same pipeline for variants of a task: images that are as in `task` keep their features.
+
+        Most audits change the held-out images only, or no image at all.
+        """
         known = self.features(task.images, self.probe.uses_positions)
 
         def score(variant: Task) -> Scores:
