@@ -6,7 +6,7 @@ An audit claims for every row that something is wrong, with a p-value. The verdi
     passes        the effect is shown to be smaller than what the audit tolerates, or it is excused
     can't tell    neither: too few images
 
-so that the probability that a report of an honest model has any `fails` in it is at most 1 - confidence.
+so that the probability that a report has any `fails` in it where no shortcut is to be had is at most 1 - confidence.
 """
 
 from collections.abc import Callable, Sequence

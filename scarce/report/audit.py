@@ -94,8 +94,8 @@ def verdicts_text(report: Mapping[str, Any]) -> str:
     return (
         "What the verdicts mean. Fails: what the audit looks for is shown to be there, by a p-value that is corrected "
         "for the number of rows (Holm; over all shortcut audits together). Passes: it is shown to be smaller than what "
-        "is tolerated, or the whole picture is shown to tell more. Can't tell: neither is shown, for lack of images. A "
-        "model that uses no shortcut is free of any failed shortcut audit with a probability of at least "
+        "is tolerated, or the whole picture is shown to tell more. Can't tell: neither is shown, for lack of images. "
+        "Where no shortcut is to be had, a report is free of any failed shortcut audit with a probability of at least "
         f"{confidence_text(report)}. Passing is no proof of anatomy: these shortcuts were looked for, others were not. "
         "The audit of chance is the other way round: it fails unless the AUC is shown to be above chance."
     )
