@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from scarce.audit.audits import report_json, run_audits
-from scarce.audit.subject import FrozenPipeline, Pipeline, Subject, largest_shots
+from scarce.audit.subject import FrozenPipeline, Pipeline, Subject
 from scarce.audit_config import AuditConfig
 from scarce.backbones import CARD_NAME, WEIGHTS_NAME, load_backbone
 from scarce.data.hospitals import open_hospital
@@ -50,13 +50,13 @@ class Model:
 def make_subject(model: Model, config: AuditConfig) -> Subject:
     """The model on the test patients of its hospital, with everything that the audits ask for."""
     protocol, left_out = auditable(model.hospital, model.protocol)
-    task = largest_shots(build_task(model.hospital, protocol, held_out="test", largest_size=model.image_size))
+    task = build_task(model.hospital, protocol, held_out="test", largest_size=model.image_size).with_largest_shots()
     other = open_hospital(config.other) if config.other else model.other
     if other is not None and other.manifest.hospital == model.hospital.manifest.hospital:
         other = None
     frozen = model.pipeline if isinstance(model.pipeline, FrozenPipeline) else None
     if frozen is None:
-        task = first_seeds(task, FINETUNE_SEEDS)
+        task = task.first_seeds(FINETUNE_SEEDS)
     lungs, reason = find_lungs(model.hospital, task, config.masks)
     return Subject(
         task=task,
@@ -106,12 +106,6 @@ def find_lungs(hospital: Dataset, task: Task, masks: str) -> tuple[np.ndarray | 
     if lungs is not None and lungs.shape[1] != size:
         lungs = reduce_images(lungs.astype(np.uint8) * 255, size) > 127
     return lungs, ""
-
-
-def first_seeds(task: Task, count: int) -> Task:
-    """The task with its first seeds only."""
-    seeds = task.seeds[:count]
-    return replace(task, seeds=seeds, episodes=tuple(episode for episode in task.episodes if episode.seed in seeds))
 
 
 def write_audits(subject: Subject, model: Model, folder: Path) -> dict[str, Any]:

@@ -5,8 +5,6 @@ A script opens a `FrozenSweep`, scores settings on val in `search`, and hands th
 
 import hashlib
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,7 +24,7 @@ from scarce.errors import UserError
 from scarce.fewshot.compare import compare
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import Scores, Task, build_task
-from scarce.files import write_json, write_text
+from scarce.files import whole_folder, write_json, write_text
 from scarce.frozen_config import FrozenConfig
 from scarce.optuna_space import make_sampler, to_distributions
 from scarce.provenance import describe_environment
@@ -113,10 +111,7 @@ class FrozenSweep:
             **(results or {}),
         }
         table = trials_table(trials)
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.folder.with_name(f".{self.folder.name}.{os.getpid()}.tmp")
-        unfinished.mkdir()
-        try:
+        with whole_folder(self.folder) as unfinished:
             if self.config.audits.audit:
                 print("auditing it: anatomy or shortcut?", flush=True)
                 name = f"{self.checkpoint}, as chosen by {self.folder.name}"
@@ -135,9 +130,6 @@ class FrozenSweep:
             table.to_parquet(unfinished / "trials.parquet", index=False)
             write_json(unfinished / "summary.json", summary)
             write_text(unfinished / "summary.md", text)
-            unfinished.rename(self.folder)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
         print(f"\n{text}\nWritten to {self.folder}")
         return summary
 

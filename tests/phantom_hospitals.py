@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,12 @@ def write_hospitals(folder: Path, patients: int = 60) -> tuple[Path, Path]:
 
 
 def write_films(
-    folder: Path, hospital: str, table: pd.DataFrame, images: np.ndarray, lungs: np.ndarray | None = None
+    folder: Path,
+    hospital: str,
+    table: pd.DataFrame,
+    images: np.ndarray,
+    lungs: np.ndarray | None = None,
+    shards: int = 1,
 ) -> Dataset:
     """A converted dataset of films uint8 [N, S, S] with what a table says of them, as `Dataset.metadata` has it."""
     size = images.shape[1]
@@ -65,16 +71,18 @@ def write_films(
         )
         for field in schema
     ]
-    films = pa.Table.from_arrays(columns, schema=schema)
-    write_shard(folder / shard_name(0), films)
-    shards = [Shard(shard_name(0), rows, content_digest(films))]
+    films, written = pa.Table.from_arrays(columns, schema=schema), []
+    for index, (start, end) in enumerate(pairwise(rows * part // shards for part in range(shards + 1))):
+        part = films.slice(start, end - start)
+        write_shard(folder / shard_name(index), part)
+        written.append(Shard(shard_name(index), part.num_rows, content_digest(part)))
     write_dataset_files(
         folder,
         hospital=hospital,
         size=size,
         source="made up",
         settings={},
-        shards=shards,
+        shards=written,
         rejected=REJECTED_SCHEMA.empty_table(),
     )
     return open_dataset(folder)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from scarce.audit.audits import report_json, run_audits
 from scarce.audit_config import AuditConfig
-from scarce.audit_run import audit_run, auditable, first_seeds, make_subject, open_run
+from scarce.audit_run import audit_run, auditable, make_subject, open_run
 from scarce.backbones import CARD_NAME
 from scarce.data.splits import image_splits
 from scarce.data.store import open_dataset
@@ -325,6 +325,6 @@ class TestMasks:
 
 def test_first_seeds_keep_their_episodes(run: Path):
     task = make_subject(open_run(run), QUICK).task
-    one = first_seeds(task, 1)
+    one = task.first_seeds(1)
     assert one.seeds == task.seeds[:1]
     assert [episode.seed for episode in one.episodes] == [1000, 1000]

@@ -247,21 +247,31 @@ def _newcombe(both: int, only_first: int, only_second: int, neither: int, confid
     """The interval of `compare_paired`."""
     total = both + only_first + only_second + neither
     rights = (both + only_first, both + only_second)
-    (p1, p2), (one, two) = (
-        [right / total for right in rights],
-        [binomtest(right, total).proportion_ci(confidence, method="wilson") for right in rights],
-    )
     excess = float(both * neither - only_first * only_second)
     if excess > 0:
         excess = max(excess - total / 2, 0.0)
     margins = math.prod(right * (total - right) for right in rights)
     phi = excess / math.sqrt(margins) if margins else 0.0
+    _, low, high = difference_of_shares(rights[0], total, rights[1], total, confidence, phi)
+    return low, high
+
+
+def difference_of_shares(
+    a: int, m: int, c: int, n: int, confidence: float, phi: float = 0.0
+) -> tuple[float, float, float]:
+    """a/m - c/n with its interval, from Wilson's of both shares and their correlation phi.
+
+    Newcombe 1998, Statistics in Medicine 17: method 10 for independent shares (page 873), where phi is 0, and method 10
+    for paired ones (page 2635).
+    """
+    first, second = a / m, c / n
+    one, two = (binomtest(k, of).proportion_ci(confidence, method="wilson") for k, of in ((a, m), (c, n)))
 
     def width(of_first: float, of_second: float) -> float:
         return math.sqrt(of_first**2 - 2 * phi * of_first * of_second + of_second**2)
 
-    difference = (only_first - only_second) / total
-    return difference - width(p1 - one.low, two.high - p2), difference + width(one.high - p1, p2 - two.low)
+    below, above = width(first - one.low, two.high - second), width(one.high - first, second - two.low)
+    return first - second, first - second - below, first - second + above
 
 
 def percent(share: float) -> str:

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import fisher_exact
 
+from scarce.audit.accuracy import difference_of_shares
 from scarce.audit.yardstick import Number
 from scarce.files import stable_hash
 
@@ -121,13 +122,3 @@ def tie(
     words = f"{attribute.yes} in {a} of {a + b} with the finding and in {c} of {c + d} without"
     number = Number((1 + value) / 2, (1 + low) / 2, (1 + high) / 2)
     return Tie(number, sign, float(fisher_exact([[a, b], [c, d]]).pvalue), words)
-
-
-def difference_of_shares(a: int, m: int, c: int, n: int, confidence: float) -> tuple[float, float, float]:
-    """a/m - c/n with its interval (Newcombe 1998, Statistics in Medicine 17:873, method 10)."""
-    first, second = a / m, c / n
-    one = binomtest(a, m).proportion_ci(confidence, method="wilson")
-    two = binomtest(c, n).proportion_ci(confidence, method="wilson")
-    below = np.hypot(first - one.low, two.high - second)
-    above = np.hypot(one.high - first, second - two.low)
-    return first - second, float(first - second - below), float(first - second + above)

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from scarce.audit.ablations import border_only, lungs_removed
 from scarce.audit.acquisition import acquisition_only
 from scarce.audit.chance import above_chance
@@ -155,7 +153,7 @@ def _of_finding(results: Sequence[AuditResult], finding: str) -> Verdict:
 
 def _headline(subject: Subject, results: Sequence[AuditResult], by_finding: dict[str, Verdict]) -> str:
     """One or two sentences: above chance or not, then anatomy or shortcut."""
-    auc = float(np.mean(subject.whole.values))
+    auc, _ = subject.whole.over_findings()
     chance = next((result for result in results if result.audit.key == "above_chance"), None)
     words = [
         row.words

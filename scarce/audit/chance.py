@@ -24,7 +24,7 @@ ATTEMPTS = 100  # at a shuffle that can be used
 def above_chance(subject: Subject) -> Found:
     """The mean AUC over findings against its distribution under shuffled labels."""
     confidence = subject.protocol.confidence
-    observed = float(subject.whole.values.mean())
+    observed, draws = subject.whole.over_findings()
     shuffled = []
     for number in range(subject.permutations):
         if subject.frozen is None:  # fine-tuning on every shuffle would take hours
@@ -41,7 +41,7 @@ def above_chance(subject: Subject) -> Found:
         name="mean over findings",
         finding=None,
         numbers={
-            "AUC": interval(observed, subject.whole.draws.mean(axis=0), confidence),
+            "AUC": interval(observed, draws, confidence),
             "on shuffled labels": Number(float(np.mean(shuffled)), float(low), float(high)),
         },
         words=f"{len(shuffled)} shuffles, p = {p:.2g}.",

@@ -46,19 +46,13 @@ def _tasks(subject: Subject, other: Dataset) -> tuple[Task, Task, list[str]]:
             "at the same size"
         )
     common = tuple(max(set(a) & set(b)) for a, b in zip(here.shots, there.shots, strict=True))
-    return _with_shots(here, common), _with_shots(there, common), left_out
+    return here.with_shots(common), there.with_shots(common), left_out
 
 
 def _task(subject: Subject, dataset: Dataset, findings: tuple[str, ...]) -> Task:
     protocol = replace(subject.protocol, findings=findings)
     held_out, seeds = subject.task.held_out, subject.task.seeds
     return build_task(dataset, protocol, held_out=held_out, seeds=seeds, largest_size=subject.size)
-
-
-def _with_shots(task: Task, shots: tuple[int, ...]) -> Task:
-    wanted = dict(zip(task.findings, shots, strict=True))
-    episodes = tuple(episode for episode in task.episodes if episode.shots == wanted[episode.finding])
-    return replace(task, shots=tuple((count,) for count in shots), episodes=episodes)
 
 
 def _compare(subject: Subject, test: Task, training: Task, here: str, there: str) -> list[Row]:

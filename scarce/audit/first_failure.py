@@ -4,8 +4,6 @@ A balanced set of 600 images with a fifth held out is where many a first attempt
 such as 55% that nobody tested. Here it is tested, and so is what the mean brightness alone reaches on the same split.
 """
 
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,7 +20,7 @@ from scarce.errors import UserError
 from scarce.fewshot.baselines import small_pixels
 from scarce.fewshot.episodes import is_finding, label_matrix, negative_images
 from scarce.fewshot.forest import TREES
-from scarce.files import stable_hash, write_json, write_text
+from scarce.files import stable_hash, whole_folder, write_json, write_text
 from scarce.first_failure_config import FirstFailureConfig, held_out_images
 from scarce.provenance import describe_environment
 
@@ -250,21 +248,12 @@ def first_failure_markdown(summary: dict[str, Any]) -> str:
 
 def write_first_failure(summary: dict[str, Any], dataset: Dataset, config: FirstFailureConfig) -> None:
     """Write the run's folder, whole or not at all: config.json, summary.json and summary.md."""
-    folder = config.folder()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    unfinished.mkdir()
-    try:
-        write_json(
-            unfinished / "config.json",
-            {
-                "config": asdict(config),
-                "datasets": [dataset.manifest.digest],
-                "environment": describe_environment(),
-            },
-        )
-        write_json(unfinished / "summary.json", summary)
-        write_text(unfinished / "summary.md", first_failure_markdown(summary))
-        unfinished.rename(folder)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with whole_folder(config.folder()) as folder:
+        settings = {
+            "config": asdict(config),
+            "datasets": [dataset.manifest.digest],
+            "environment": describe_environment(),
+        }
+        write_json(folder / "config.json", settings)
+        write_json(folder / "summary.json", summary)
+        write_text(folder / "summary.md", first_failure_markdown(summary))

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
 from scarce.audit.corruptions import CORRUPTIONS, Corruption
 from scarce.audit.subject import Subject
 from scarce.audit.verdicts import CannotRun, Curve, Exhibit, Found, Row
@@ -37,12 +35,7 @@ def corruption_curves(subject: Subject, corruptions: Sequence[Corruption] = CORR
 
 
 def _mean(subject: Subject, measured: Measured) -> Number:
-    return interval(float(measured.values.mean()), _mean_draws(measured), subject.protocol.confidence)
-
-
-def _mean_draws(measured: Measured) -> np.ndarray:
-    draws: np.ndarray = measured.draws.mean(axis=0)  # NaN where any finding's is
-    return draws
+    return interval(*measured.over_findings(), subject.protocol.confidence)
 
 
 def _loss(subject: Subject, measured: Measured, name: str) -> Row:
@@ -54,6 +47,6 @@ def _loss(subject: Subject, measured: Measured, name: str) -> Row:
         finding=None,
         numbers={"AUC": _mean(subject, measured), "lost": number},
         decides="lost",
-        p=p_above(number.value, _mean_draws(lost), TOLERATED, fewest),
+        p=p_above(*lost.over_findings(), TOLERATED, fewest),
         small=number.high < TOLERATED,
     )

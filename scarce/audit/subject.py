@@ -67,7 +67,8 @@ class Subject:
     """Everything an audit may look at.
 
     Attributes:
-        task: of the split that the result is about, with one number of shots a finding; see `largest_shots`.
+        task: of the split that the result is about, with every finding's largest number of shots
+            only: where a probe can learn most, shortcuts too.
         score: the pipeline whose result is audited, for variants of `task` with changed images or labels.
         hospital: the labelled one.
         protocol: by which the task was made.
@@ -136,11 +137,3 @@ class Subject:
         images = self.task.images.copy()
         images[self.held_out] = change(images[self.held_out])
         return self.with_images(images)
-
-
-def largest_shots(task: Task) -> Task:
-    """The task with every finding's largest number of shots only: where a probe can learn most, shortcuts too."""
-    shots = tuple(able[-1:] for able in task.shots)
-    most = dict(zip(task.findings, shots, strict=True))
-    episodes = tuple(episode for episode in task.episodes if episode.shots in most[episode.finding])
-    return replace(task, shots=shots, episodes=episodes)

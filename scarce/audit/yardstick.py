@@ -34,6 +34,10 @@ class Measured:
     values: np.ndarray
     draws: np.ndarray
 
+    def over_findings(self) -> tuple[float, np.ndarray]:
+        """The mean over findings and its draws [B], NaN where any finding's is."""
+        return float(self.values.mean()), self.draws.mean(axis=0)
+
     def minus(self, other: "Measured") -> "Measured":
         """The paired difference."""
         return Measured(self.values - other.values, self.draws - other.draws)

@@ -1,7 +1,7 @@
 """The final table: the chosen model and every baseline on the same episodes, with intervals and tests."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -108,8 +108,7 @@ def mean_auc(task: Task, scores: Scores) -> float:
 
 
 def _first_seeds(task: Task, count: int, bootstrap: int) -> _Episodes:
-    seeds = task.seeds[:count]
-    part = replace(task, seeds=seeds, episodes=tuple(e for e in task.episodes if e.seed in seeds))
+    part = task.first_seeds(count)
     resamples = statistics.draw_resamples(part, bootstrap)
     return _Episodes(part, resamples, statistics.evidence(part, resamples))
 

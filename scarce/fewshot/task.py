@@ -54,6 +54,21 @@ class Task:
         finding = self.findings.index(episode.finding)
         return finding, (self.shots[finding].index(episode.shots), self.seeds.index(episode.seed))
 
+    def with_shots(self, shots: Sequence[int]) -> "Task":
+        """The task with one number of shots for every finding, which it must have."""
+        wanted = dict(zip(self.findings, shots, strict=True))
+        episodes = tuple(episode for episode in self.episodes if episode.shots == wanted[episode.finding])
+        return replace(self, shots=tuple((count,) for count in shots), episodes=episodes)
+
+    def with_largest_shots(self) -> "Task":
+        """The task with every finding's largest number of shots only."""
+        return self.with_shots([able[-1] for able in self.shots])
+
+    def first_seeds(self, count: int) -> "Task":
+        """The task with its first seeds only."""
+        seeds = self.seeds[:count]
+        return replace(self, seeds=seeds, episodes=tuple(episode for episode in self.episodes if episode.seed in seeds))
+
     def empty_scores(self) -> "Scores":
         """Scores to be filled in."""
         cells = [(len(shots), len(self.seeds)) for shots in self.shots]

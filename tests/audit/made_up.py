@@ -9,7 +9,7 @@ import torch
 from phantom_hospitals import write_films
 from torch import nn
 
-from scarce.audit.subject import FrozenPipeline, Pipeline, Subject, largest_shots
+from scarce.audit.subject import FrozenPipeline, Pipeline, Subject
 from scarce.backbones import Backbone
 from scarce.data.splits import image_splits
 from scarce.data.store import Dataset
@@ -82,7 +82,7 @@ def subject_of(
     **values: object,
 ) -> Subject:
     """The subject of a pipeline, by default the frozen one."""
-    task = largest_shots(build_task(hospital, protocol, held_out="test"))
+    task = build_task(hospital, protocol, held_out="test").with_largest_shots()
     if score is None:
         assert frozen is not None
         score = frozen.prepared(task)

@@ -24,7 +24,7 @@ from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
 
 from scarce.audit.audits import AUDITS, AuditReport, run_audits
-from scarce.audit.subject import Pipeline, Subject, largest_shots
+from scarce.audit.subject import Pipeline, Subject
 from scarce.data.phantom import Confounding, PhantomConfig, write_phantom
 from scarce.data.schema import REJECTED_SCHEMA, Shard
 from scarce.data.splits import image_splits
@@ -102,7 +102,7 @@ def _trained_elsewhere() -> tuple[np.ndarray, float]:
 
 def audit(hospital: Dataset, score: Pipeline) -> AuditReport:
     """The shortcut audits of the finding."""
-    task = largest_shots(build_task(hospital, PROTOCOL, held_out="test"))
+    task = build_task(hospital, PROTOCOL, held_out="test").with_largest_shots()
     place = {name: row for row, name in enumerate(hospital.metadata()["image_id"])}
     lungs = hospital.lungs(np.array([place[name] for name in task.image_ids.tolist()]))
     return run_audits(Subject(task, score, hospital, PROTOCOL, None, None, lungs, count=500), DECIDING)

@@ -8,7 +8,6 @@ from made_up import FINDING, PROTOCOL, films_of, gray_films, has_it, hospital_of
 
 from scarce.audit.audits import AUDITS, run_audits
 from scarce.audit.cross_hospital import borrowed, cross_hospital
-from scarce.audit.subject import largest_shots
 from scarce.audit.verdicts import AuditResult, CannotRun
 from scarce.data.store import Dataset
 from scarce.fewshot.task import Task, build_task
@@ -36,7 +35,7 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def tasks(*hospitals: Dataset) -> list[Task]:
-    return [largest_shots(build_task(hospital, PROTOCOL, held_out="test")) for hospital in hospitals]
+    return [build_task(hospital, PROTOCOL, held_out="test").with_largest_shots() for hospital in hospitals]
 
 
 def audit(here: Dataset, there: Dataset) -> AuditResult:

@@ -6,7 +6,7 @@ import torch
 from hospital_folders import convert_here, shared_data
 
 from scarce.audit.audits import AuditReport, run_audits
-from scarce.audit.subject import FrozenPipeline, Subject, largest_shots
+from scarce.audit.subject import FrozenPipeline, Subject
 from scarce.backbones import create_backbone
 from scarce.data import folder, nih
 from scarce.data.store import Dataset
@@ -41,14 +41,14 @@ def read_pixels(task: Task) -> Scores:
 @pytest.fixture(scope="module")
 def at_spain(spain, nih_sample) -> AuditReport:
     """Of a probe on 16 × 16 pixels, which reaches a high AUC there."""
-    task = largest_shots(build_task(spain, SPAIN, held_out="test"))
+    task = build_task(spain, SPAIN, held_out="test").with_largest_shots()
     return run_audits(Subject(task, read_pixels, spain, SPAIN, None, nih_sample))
 
 
 @pytest.fixture(scope="module")
 def at_nih(spain, nih_sample) -> AuditReport:
     """Of a network with random weights: what is audited does not matter here, that everything runs does."""
-    task = largest_shots(build_task(nih_sample, NIH, held_out="test"))
+    task = build_task(nih_sample, NIH, held_out="test").with_largest_shots()
     pipeline = FrozenPipeline(create_backbone("resnet_small", 0).eval(), 64, ProbeConfig(), torch.device("cpu"))
     subject = Subject(task, pipeline.prepared(task), nih_sample, NIH, pipeline, spain, permutations=39)
     return run_audits(subject)

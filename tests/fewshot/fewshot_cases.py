@@ -2,19 +2,9 @@
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
+from phantom_hospitals import write_films
 
-from scarce.data.schema import REJECTED_SCHEMA, Shard, image_schema
-from scarce.data.store import (
-    Dataset,
-    content_digest,
-    lung_column,
-    open_dataset,
-    pixel_column,
-    shard_name,
-    write_dataset_files,
-)
-from scarce.data.store import write_shard as write_parquet
+from scarce.data.store import Dataset
 from scarce.fewshot.episodes import Episode
 from scarce.fewshot.task import Task
 
@@ -37,37 +27,7 @@ def make_metadata(rng, patients=300, rates=None, unlabelled=0.1) -> pd.DataFrame
 
 def write_dataset(path, metadata: pd.DataFrame, images: np.ndarray, lungs: np.ndarray | None = None) -> Dataset:
     """A converted dataset of two shards with the metadata's rows in their order, of whatever columns it has."""
-    shards, half = [], len(metadata) // 2
-    for index, rows in enumerate((slice(0, half), slice(half, None))):
-        part = metadata.iloc[rows]
-        size = images.shape[1]
-        constants = {"raw_bits": 8, "stretch_low": 0.0, "stretch_high": 255.0, "raw_width": size, "raw_height": size}
-        schema = image_schema(size)
-        arrays = {name: [constants.get(name)] * len(part) for name in schema.names}
-        arrays |= {name: part[name].tolist() for name in part.columns}
-        table = pa.Table.from_arrays(
-            [
-                pixel_column(images[rows])
-                if field.name == "pixels"
-                else lung_column(lungs[rows])
-                if field.name == "lungs" and lungs is not None
-                else pa.array(arrays[field.name], field.type)
-                for field in schema
-            ],
-            schema=schema,
-        )
-        write_parquet(path / shard_name(index), table)
-        shards.append(Shard(shard_name(index), table.num_rows, content_digest(table)))
-    write_dataset_files(
-        path,
-        hospital="here",
-        size=images.shape[1],
-        source="made up",
-        settings={},
-        shards=shards,
-        rejected=REJECTED_SCHEMA.empty_table(),
-    )
-    return open_dataset(path)
+    return write_films(path, "here", metadata, images, lungs, shards=2)
 
 
 def make_task(

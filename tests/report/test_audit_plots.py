@@ -1,12 +1,10 @@
-from itertools import combinations
-
 import matplotlib
 import numpy as np
 import pytest
 from audit_cases import EVIL, FINDINGS, curves, exhibits, make_report, many_rows
+from figure_texts import check_texts
 from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.patches import Rectangle
-from matplotlib.text import Text
 from PIL import Image
 
 from scarce.audit import audits
@@ -49,22 +47,9 @@ FIGURES = {
 
 @pytest.mark.parametrize("what", FIGURES)
 def test_texts_are_large_enough_whole_and_do_not_overlap(what, monkeypatch):
-    figure = FIGURES[what]()
-    figure.draw_without_rendering()  # lays the figure out
-    asked = []
-    monkeypatch.setattr(Text, "draw", lambda self, renderer: asked.append(self))
-    figure.canvas.draw()
-    drawn = [text for text in asked if text.get_visible() and text.get_text()]
-    texts = [(text.get_text(), text.get_window_extent()) for text in drawn]
-    width, height = figure.canvas.get_width_height()
-    for words, box in texts:
-        assert -1 <= box.x0 < box.x1 <= width + 1, words
-        assert -1 <= box.y0 < box.y1 <= height + 1, words
-    for (words, box), (others, beside) in combinations(texts, 2):
-        assert not box.overlaps(beside), (words, others)
-    assert all(text.get_fontsize() >= 9 for text in drawn)
+    everything = check_texts(FIGURES[what](), monkeypatch)
     if "rows" in what or "curve" in what:
-        assert "90% intervals" in " ".join(words for words, _ in texts)
+        assert "90% intervals" in everything
 
 
 def test_every_cell_of_the_overview_has_its_letter_and_its_colour():

@@ -1,13 +1,12 @@
 from dataclasses import asdict
-from itertools import combinations
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from figure_texts import check_texts
 from matplotlib.collections import LineCollection, PolyCollection
-from matplotlib.text import Text
 from PIL import Image
 from ranking_cases import make_ranking
 
@@ -65,21 +64,7 @@ FIGURES = {
 
 @pytest.mark.parametrize("what", FIGURES)
 def test_texts_are_large_enough_whole_and_do_not_overlap(what, monkeypatch):
-    figure = FIGURES[what]()
-    figure.draw_without_rendering()  # lays the figure out
-    asked = []
-    monkeypatch.setattr(Text, "draw", lambda self, renderer: asked.append(self))
-    figure.canvas.draw()
-    drawn = [text for text in asked if text.get_visible() and text.get_text()]
-    texts = [(text.get_text(), text.get_window_extent()) for text in drawn]
-    width, height = figure.canvas.get_width_height()
-    for words, box in texts:
-        assert -1 <= box.x0 < box.x1 <= width + 1, words
-        assert -1 <= box.y0 < box.y1 <= height + 1, words
-    for (words, box), (others, beside) in combinations(texts, 2):
-        assert not box.overlaps(beside), (words, others)
-    assert all(text.get_fontsize() >= 9 for text in drawn)
-    everything = " ".join(words for words, _ in texts)
+    everything = check_texts(FIGURES[what](), monkeypatch)
     assert "chance" in everything
     assert ("one standard error" if "trial" in what else "95% intervals") in everything
 
