@@ -1,0 +1,85 @@
+"""How every script here measures: a named peer and this project in the same run, alternating, and the ratio of the two.
+
+Times on a shared machine mean nothing by themselves, and the machine's mood changes within minutes. So each repeat runs
+all of them once, in an order that turns round from repeat to repeat, and a ratio is taken within the repeat.
+"""
+
+import datetime
+import platform
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+OURS = "scarce"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than the peer: one value a repeat."""
+
+    peer: str
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The middle repeat."""
+        return statistics.median(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({min(self.values):.2f} to {max(self.values):.2f})"
+
+
+def alternate(rates: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, Ratio]:
+    """Measure each of `rates` once a repeat, and compare `rates["scarce"]` with each of the others.
+
+    Args:
+        rates: name to a function that does its work once and returns its rate, higher is better (images/s, 1/s).
+        repeats: at least 3, after one that warms up and is not counted.
+
+    Returns:
+        The ratio to each peer, by its name.
+    """
+    if repeats < 3:
+        raise ValueError(f"expected at least 3 repeats for a spread, got {repeats}")
+    measured: dict[str, list[float]] = {name: [] for name in rates}
+    for repeat in range(repeats + 1):
+        for name in list(rates) if repeat % 2 else reversed(rates):
+            rate = rates[name]()
+            if repeat:
+                measured[name].append(rate)
+    for name, values in measured.items():
+        print(f"  {name}: {statistics.median(values):,.4g}/s ({min(values):,.4g} to {max(values):,.4g})", flush=True)
+    ours = measured.pop(OURS)
+    return {
+        name: Ratio(name, tuple(own / theirs for own, theirs in zip(ours, values, strict=True)))
+        for name, values in measured.items()
+    }
+
+
+def row(claim: str, peer: str, result: object, asked: str, bound: str = "") -> None:
+    """Print one row of the table in README.md.
+
+    Args:
+        claim: what was measured, with the command's own settings where they matter.
+        peer: against what.
+        result: a `Ratio`, or another number as text.
+        asked: what it should come to, such as "at least 3".
+        bound: the lower bound of the time, by bytes over bandwidth or operations over rate, and how near we are.
+    """
+    print(f"| {claim} | {peer} | {result} | {asked} | {bound} | {machine()} | {datetime.date.today()} |", flush=True)
+
+
+def machine() -> str:
+    """The processor, or the GPU where there is one, and torch's version."""
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
+    cpuinfo = Path("/proc/cpuinfo")
+    models = (
+        [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        if cpuinfo.exists()
+        else []
+    )
+    return f"{torch.get_num_threads()} threads of {models[0] if models else platform.processor()}, torch {torch.__version__}"
