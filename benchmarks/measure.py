@@ -5,6 +5,7 @@ all of them once, in an order that turns round from repeat to repeat, and a rati
 """
 
 import datetime
+import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping
@@ -77,9 +78,6 @@ def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")
-    models = (
-        [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        if cpuinfo.exists()
-        else []
-    )
-    return f"{torch.get_num_threads()} threads of {models[0] if models else platform.processor()}, torch {torch.__version__}"
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{os.cpu_count()} cores of {models[0] if models else platform.processor()}, torch {torch.__version__}"
