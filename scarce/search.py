@@ -15,6 +15,7 @@ from scarce.searcher import METRIC, Searcher
 from scarce.settings import Value
 from scarce.space import Dimension
 from scarce.trial import TrialContext, run_trial
+from scarce.trials import TrialRecord
 
 TUNE_NAME = "tune"
 
@@ -38,6 +39,7 @@ def search(
     points: Sequence[Mapping[str, Value]],
     trials: int,
     prune: bool = True,
+    observations: Sequence[TrialRecord] = (),
 ) -> dict[str, str]:
     """Run the trials, going on where an interrupted search in the same folder stopped.
 
@@ -50,6 +52,7 @@ def search(
         points: settings to try first, in order, each with a value for all of `space`.
         trials: how many to run, those of `points` included.
         prune: whether trials that fall behind are stopped early.
+        observations: trials of earlier runs for the sampler, with a value for all of `space` in `sampled`.
 
     Returns:
         The trials that failed for good, by identity, with the last line of their errors.
@@ -69,6 +72,7 @@ def search(
             epochs=config.pretrain.epochs,
             folder=context.folder,
             objectives=config.search.objectives,
+            observations=observations,
         )
         pruner = Pruner(context.folder, config.pretrain.epochs, config.search.reduction, METRIC) if prune else None
         tuner = tune.Tuner(
@@ -80,6 +84,7 @@ def search(
                 scheduler=pruner,
                 num_samples=trials,
                 max_concurrent_trials=plan.concurrent,
+                reuse_actors=True,
                 time_budget_s=config.search.budget_hours * 3600 or None,
                 trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
             ),

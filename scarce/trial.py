@@ -2,13 +2,17 @@
 
 One training worker runs in the trial's own process (Ray Train's local mode: no second process to start). Several run
 as a Ray Train worker group that the trial's process drives. `run_trial` is the only place that knows the difference.
+Tune reuses that process for one trial after the other, and it keeps its worker group: starting either costs seconds.
 """
 
+import gc
 import shutil
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +29,9 @@ from scarce.files import write_json
 from scarce.pretrain import Metrics, pretrain
 from scarce.settings import Settings, Value, override
 from scarce.trials import SETTINGS_NAME
+
+if TYPE_CHECKING:
+    from scarce.worker_group import WorkerGroup
 
 
 @dataclass(frozen=True)
@@ -49,50 +56,64 @@ class TrialContext:
 
 def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
     """Tune's trainable: pretrain with the sampled settings and report the search's objectives along the way."""
-    from ray import train, tune
+    from ray import tune
     from ray.train import ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.tune.integration.ray_train import TuneReportCallback
+    from ray.train.torch import TorchTrainer
 
-    search = context.config.search
     settings = context.settings(sampled)
     folder = context.trial_folder(settings)
     write_json(folder / SETTINGS_NAME, {"sampled": sampled, "settings": asdict(settings)})
+    gc.collect()  # the trial before in this process has left reference cycles, and with them memory of the GPU
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
-    if search.workers_per_trial == 1:
+    if context.config.search.workers_per_trial == 1:
 
         def work() -> None:
-            train_worker(settings, context, sampled, feed, task, report=tune.report)
+            train_worker(sampled, tune.report, context=context, feed=feed, task=task)
 
         TorchTrainer(work, scaling_config=ScalingConfig(num_workers=0)).fit()
-        return
+    else:
+        kept_worker_group(context, feed, task).do(sampled, tune.report)
 
-    resources = {"CPU": context.cpus, **({"GPU": context.gpus} if context.gpus else {})}
-    trainer = TorchTrainer(
-        lambda arguments: train_worker(**arguments, report=train.report),
-        train_loop_config={"settings": settings, "context": context, "sampled": sampled, "feed": feed, "task": task},
-        torch_config=TorchConfig(backend="nccl" if context.gpus and torch.cuda.is_available() else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=search.workers_per_trial, use_gpu=context.gpus > 0, resources_per_worker=resources
-        ),
-        run_config=train.RunConfig(
-            name="train",
-            storage_path=str(folder / "ray_train"),
-            callbacks=[TuneReportCallback()],  # type: ignore[list-item]  # Ray's own annotation is too narrow
-        ),
-    )
-    trainer.fit()
+
+_kept: "list[WorkerGroup]" = []  # at most one; the process's and no object's, as it is the process that Tune reuses
+
+
+def kept_worker_group(context: TrialContext, feed: Feed, task: Task) -> "WorkerGroup":
+    """This process's worker group, started if there is none. Tune reuses a process within one search only."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig
+
+    from scarce.worker_group import WorkerGroup
+
+    if not _kept or not _kept[0].alive:
+        on_gpu = context.gpus > 0
+        _kept[:] = [
+            WorkerGroup(
+                partial(train_worker, context=context, feed=feed, task=task),
+                ScalingConfig(
+                    num_workers=context.config.search.workers_per_trial,
+                    use_gpu=on_gpu,
+                    resources_per_worker={"CPU": context.cpus, **({"GPU": context.gpus} if on_gpu else {})},
+                ),
+                TorchConfig(backend="nccl" if on_gpu and torch.cuda.is_available() else "gloo"),
+                RunConfig(name=uuid.uuid4().hex[:12], storage_path=str(context.folder / "ray_train")),
+            )
+        ]
+    return _kept[0]
 
 
 def train_worker(
-    settings: Settings,
-    context: TrialContext,
     sampled: Mapping[str, Value],
+    report: Callable[[dict[str, Any]], None],
+    *,
+    context: TrialContext,
     feed: Feed,
     task: Task,
-    report: Callable[[dict[str, Any]], None],
 ) -> None:
     """One training worker: plain PyTorch from here on."""
+    settings = context.settings(sampled)
     torch.set_num_threads(max(1, int(context.config.search.cpus_per_trial)))
     device = worker_device(context.gpus)
     recipe, folder = settings.recipe, context.trial_folder(settings)
