@@ -69,6 +69,10 @@ class SearchConfig:
     the rungs are a quarter and a half of the epochs."""
     budget_hours: float = 0.0
     """Hours after which the search stops and the best trial so far is evaluated; 0: no limit."""
+    warm_start: tuple[str, ...] = ()
+    """Folders of finished runs of sweeps/ssl_aug.py, or their trials.parquet: after the defaults, their best settings
+    by validation AUC are tried, a quarter of the trials at most. Trials of a run with the same datasets, protocol and
+    pretraining settings are told to the sampler too."""
     stop_on_collapse: bool = True
     """End a trial whose embeddings have collapsed, and mark it so; see scarce.collapse for the rule."""
     fix: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Optuna through Ray Tune: what the sampler is told about pruned, failed and finished trials."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,10 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
-from scarce.trials import read_trials
+from scarce.trials import TrialRecord, read_trials
 
 METRIC = "val_auc"
+EARLIER = "earlier"  # marks a trial of an earlier run in the study
 
 
 class Searcher(OptunaSearch):
@@ -34,10 +35,13 @@ class Searcher(OptunaSearch):
         epochs: float,
         folder: Path,
         objectives: Mapping[str, str],
+        observations: Sequence[TrialRecord] = (),
     ) -> None:
         """Search `space`, the given points first; trials of `epochs` live below the run's `folder`.
 
-        `objectives` are metrics of a report, each with max or min.
+        `objectives` are metrics of a report, each with max or min. `observations` are trials of earlier runs that are
+        known as if they had ended here, with a value of all of `space` in `sampled`; TPE counts them among those that
+        it waits for before it begins.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         metric, mode = list(objectives), list(objectives.values())
@@ -52,6 +56,8 @@ class Searcher(OptunaSearch):
         self.distributions = space
         self.epochs = epochs
         self.folder = folder
+        for record in observations:
+            self._add(record, EARLIER)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an intermediate value under the training step; Ray's own count is wrong after a restore."""
@@ -75,14 +81,26 @@ class Searcher(OptunaSearch):
     def restore(self, checkpoint_path: str) -> None:
         """Load a snapshot, then add the trials that have finished since it was taken."""
         super().restore(checkpoint_path)
-        study: Any = self._ot_study
-        known = [trial.params for trial in study.trials]
+        known = [trial.params for trial in self._study.trials if EARLIER not in trial.user_attrs]
         for record in read_trials(self.folder):
             if record.last["epoch"] >= self.epochs and record.sampled not in known:
-                finished = create_trial(
-                    state=TrialState.COMPLETE,
-                    values=[record.last[name] for name in self.objectives],
-                    params=record.sampled,
-                    distributions=self.distributions,
-                )
-                study.add_trial(finished)
+                self._add(record)
+
+    @property
+    def _study(self) -> optuna.Study:
+        study: Any = self._ot_study
+        return study
+
+    def _add(self, record: TrialRecord, *marks: str) -> None:
+        """Tell Optuna of a trial that it did not suggest: finished, or stopped at its last step."""
+        values = [record.last[name] for name in self.objectives]
+        finished = record.last["epoch"] >= self.epochs
+        trial = create_trial(
+            state=TrialState.COMPLETE if finished else TrialState.PRUNED,
+            values=values if finished or len(values) == 1 else None,  # as Optuna keeps what it is told of live ones
+            intermediate_values={int(record.last["step"]): values[0]} if not finished and len(values) == 1 else {},
+            params=record.sampled,
+            distributions=self.distributions,
+            user_attrs=dict.fromkeys(marks, True),
+        )
+        self._study.add_trial(trial)

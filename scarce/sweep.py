@@ -1,6 +1,7 @@
 """The sweep: Ray Tune with Optuna over trials, from two hospitals to a chosen model. Read `run_sweep` from the top."""
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import ray
@@ -25,6 +26,7 @@ from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
 from scarce.trial import TrialContext
 from scarce.trials import read_trials, write_trials_table
+from scarce.warm_start import WARM_START_NAME, open_warm_start
 
 
 def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
@@ -33,7 +35,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
         of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.json and tune/ (what a
-        resume needs).
+        resume needs). With a warm start also warm_start.json, what earlier runs brought.
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -52,9 +54,13 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         load_imagenet(config.baselines.imagenet)  # a file that is none is refused before hours of training
     if config.audits.other:
         open_hospital(config.audits.other)  # one that is not there is refused before hours of training
+    warm = open_warm_start(folder, config, base, space, hospitals.digests)
     print(check_disk(folder, base.recipe, config.search.trials))
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
     prepare_folder(folder, config, hospitals.digests)
+    if warm.runs:
+        write_json(folder / WARM_START_NAME, asdict(warm))
+        print("\n".join(warm.lines))
 
     with local_cluster(address=config.run.address or None) as dashboard:
         print(f"Ray dashboard: {dashboard}")
@@ -65,8 +71,16 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
         context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)
         started = time.time()
-        start = values_of(base, space)
-        failed = search(context, space, plan, feed, val_task, points=[start], trials=config.search.trials)
+        failed = search(
+            context,
+            space,
+            plan,
+            feed,
+            val_task,
+            points=[values_of(base, space), *warm.points],
+            trials=config.search.trials,
+            observations=warm.observations,
+        )
         seconds = time.time() - started
 
     records = read_trials(folder)
@@ -83,6 +97,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
             "failed": failed,
             "seconds": seconds,
             **choice,
+            **warm.summary,
         },
         "leak_check": leak_check,
         "confidence": config.protocol.confidence,

@@ -1,5 +1,7 @@
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -17,9 +19,23 @@ START = {"views.noise": 0.03, "probe.C": 1.0, "views.flip": 0.0}
 AUC, BOTH = (SearchConfig(objective=objective).objectives for objective in ("auc", "auc,shortcut"))
 
 
-def searcher(tmp_path, sampler: str = "tpe", seed: int = 0, objectives: dict[str, str] = AUC) -> Searcher:
-    space = to_distributions(SPACE)
-    return Searcher(space, make_sampler(sampler, seed, 20), [START], epochs=8, folder=tmp_path, objectives=objectives)
+def searcher(
+    tmp_path,
+    sampler: str = "tpe",
+    seed: int = 0,
+    objectives: dict[str, str] = AUC,
+    points: Sequence[dict[str, float]] = (START,),
+    observations: Sequence[TrialRecord] = (),
+) -> Searcher:
+    return Searcher(
+        to_distributions(SPACE),
+        make_sampler(sampler, seed, 20),
+        list(points),
+        epochs=8,
+        folder=tmp_path,
+        objectives=objectives,
+        observations=observations,
+    )
 
 
 def result(value: float, epoch: float, **more: float) -> dict[str, float]:
@@ -156,3 +172,82 @@ class TestTwoObjectives:
         other.restore(str(tmp_path / "state.pkl"))
         finished = [trial for trial in other._ot_study.trials if trial.state == TrialState.COMPLETE]
         assert [(trial.params, trial.values) for trial in finished] == [(START, [0.7, 0.1])]
+
+
+def earlier(number: int, noise: float, last: dict[str, float]) -> TrialRecord:
+    return TrialRecord(str(number), {"views.noise": noise, "probe.C": 1.0, "views.flip": 0.5}, {}, [last])
+
+
+def hill(trials: int = 20) -> list[TrialRecord]:
+    """Finished trials of an earlier run whose AUC is highest at a noise of 0.08."""
+    noises = np.random.default_rng(0).uniform(0, 0.1, trials)
+    return [earlier(number, noise, result(1 - abs(noise - 0.08), 8)) for number, noise in enumerate(noises)]
+
+
+class TestTrialsOfAnEarlierRun:
+    def test_they_are_known_as_live_ones_would_be(self, tmp_path):
+        kept = [earlier(1, 0.01, result(0.7, 8)), earlier(2, 0.02, result(0.6, 4))]
+        one = searcher(tmp_path, observations=kept)
+        for record, state in zip(kept, (TrialState.COMPLETE, TrialState.PRUNED), strict=True):
+            told = next(trial for trial in one._ot_study.trials if trial.params == record.sampled)
+            assert told.state == state
+        live = searcher(tmp_path, points=[record.sampled for record in kept])
+        for record in kept:
+            assert live.suggest(record.identity) == record.sampled
+            live.on_trial_complete(record.identity, record.last)
+        fields = ("state", "values", "params", "distributions", "intermediate_values")
+        told, lived = (
+            [[getattr(trial, name) for name in fields] for trial in each._ot_study.trials if trial.params]
+            for each in (one, live)
+        )
+        assert told == lived
+
+    def test_the_given_points_still_come_first_and_in_order(self, tmp_path):
+        points = [START, *(record.sampled for record in hill(3))]
+        one = searcher(tmp_path, points=points, observations=hill())
+        assert [one.suggest(str(number)) for number in range(4)] == points
+
+    def test_tpe_begins_with_what_they_say_and_not_at_random(self, tmp_path):
+        def suggestions(observations: Sequence[TrialRecord], seed: int) -> list[float]:
+            one = searcher(tmp_path, seed=seed, points=[], observations=observations)
+            return [one.suggest(str(number))["views.noise"] for number in range(4)]  # side by side, nothing told yet
+
+        informed, blind = ([suggestions(known, seed) for seed in range(10)] for known in (hill(), ()))
+        near = [sum(abs(noise - 0.08) < 0.02 for run in runs for noise in run) for runs in (informed, blind)]
+        assert near[0] >= 30  # of 40, 16 by chance
+        assert near[1] <= 22
+
+    def test_random_search_does_not_mind_them(self, tmp_path):
+        informed, blind = (searcher(tmp_path, "random", observations=known) for known in (hill(), ()))
+        assert [informed.suggest(str(n)) for n in range(5)] == [blind.suggest(str(n)) for n in range(5)]
+
+    def test_a_resumed_search_has_them_once(self, tmp_path):
+        one = searcher(tmp_path, observations=hill())
+        one.suggest("a")
+        one.on_trial_complete("a", result(0.6, 8))
+        one.save(str(tmp_path / "state.pkl"))
+        other = searcher(tmp_path, seed=5, observations=hill())
+        other.restore(str(tmp_path / "state.pkl"))
+        assert len(other._ot_study.trials) == 21
+        assert other.suggest("next") == one.suggest("next")
+
+    def test_one_that_was_tried_again_after_the_snapshot_is_known_as_this_runs_too(self, tmp_path, monkeypatch):
+        one = searcher(tmp_path, observations=hill(2))
+        one.save(str(tmp_path / "state.pkl"))
+        again = TrialRecord("again", hill(1)[0].sampled, {}, [result(0.9, 8)])
+        monkeypatch.setattr("scarce.searcher.read_trials", lambda folder: [again])
+        one.restore(str(tmp_path / "state.pkl"))
+        assert [trial.value for trial in one._ot_study.trials if trial.params == again.sampled] == [
+            hill(1)[0].last["val_auc"],
+            0.9,
+        ]
+
+    def test_with_two_objectives_both_values_are_told(self, tmp_path):
+        kept = [
+            earlier(1, 0.01, result(0.7, 8, val_shortcut=0.2)),
+            earlier(2, 0.02, result(0.6, 4, val_shortcut=0.1)),
+        ]
+        one = searcher(tmp_path, objectives=BOTH, points=[], observations=kept)
+        assert states(one) == [TrialState.COMPLETE, TrialState.PRUNED]
+        assert [trial.values for trial in one._ot_study.trials] == [[0.7, 0.2], None]
+        one.suggest("next")
