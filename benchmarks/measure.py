@@ -19,10 +19,15 @@ OURS = "scarce"
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than the peer: one value a repeat."""
+    """How many times faster than the peer."""
 
-    peer: str
-    values: tuple[float, ...]
+    ours: tuple[float, ...]  # rates, one a repeat
+    peers: tuple[float, ...]
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """One a repeat."""
+        return tuple(own / theirs for own, theirs in zip(self.ours, self.peers, strict=True))
 
     @property
     def median(self) -> float:
@@ -53,11 +58,8 @@ def alternate(rates: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
                 measured[name].append(rate)
     for name, values in measured.items():
         print(f"  {name}: {statistics.median(values):,.4g}/s ({min(values):,.4g} to {max(values):,.4g})", flush=True)
-    ours = measured.pop(OURS)
-    return {
-        name: Ratio(name, tuple(own / theirs for own, theirs in zip(ours, values, strict=True)))
-        for name, values in measured.items()
-    }
+    ours = tuple(measured.pop(OURS))
+    return {name: Ratio(ours, tuple(values)) for name, values in measured.items()}
 
 
 def row(claim: str, peer: str, result: object, asked: str, bound: str = "") -> None:

@@ -11,7 +11,7 @@ not told of Ray. The overhead of a trial is (sweep - loop) / trials, the idle sh
 Trials of two workers: a trial's own work is the time between its first and its last report, times reports /
 (reports - 1) for the part before the first. What else the sweep took is overhead.
 
-The start of the first trial's process (or worker group) is part of both, divided among the trials. The lower bound is none.
+The start of the first trial's process (or worker group) is part of both, divided among the trials.
 """
 
 import argparse

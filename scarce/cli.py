@@ -1,5 +1,6 @@
 """The `scarce` command. What a subcommand needs is imported when it runs, so that `--help` answers at once."""
 
+import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +10,10 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from scarce.audit_config import AuditConfig
+from scarce.command_line import parse
 from scarce.data.columns import Columns
 from scarce.errors import run_or_exit
+from scarce.packing_config import PACKING_PRESETS, PackingConfig
 
 if TYPE_CHECKING:
     from scarce.data.listing import Listing
@@ -137,10 +140,29 @@ class Audit(AuditConfig):
         print(f"Written to {self.run_folder / AUDIT_NAME / 'index.html'}")
 
 
+@dataclass(frozen=True)
+class TunePacking(PackingConfig):
+    """Measure how many trials at once, and which batch size, give the most trials an hour on this device; the last
+    line printed is the flags for sweeps/ssl_aug.py.
+    """
+
+    def run(self) -> None:
+        """Measure, and print the table and the flags."""
+        from scarce.data.hospitals import open_hospital
+
+        manifest = open_hospital(self.pretrain).manifest  # before the slow imports, as it may not be there
+
+        from scarce.packing import tune_packing
+        from scarce.pairing import VIEW_MARGIN
+
+        tune_packing(self, manifest.images, min(manifest.size, VIEW_MARGIN * self.training.image_size))
+
+
 Command = (
     Annotated[Convert, subcommand("convert")]
     | Annotated[Describe, subcommand("describe")]
     | Annotated[Audit, subcommand("audit")]
+    | Annotated[TunePacking, subcommand("tune-packing")]
 )
 
 
@@ -148,9 +170,14 @@ def main() -> None:
     """Run `scarce` with the arguments of the process. Exit code 2: a mistake of the user's, told in one line."""
 
     def parse_and_run() -> None:
-        command: Convert | Describe | Audit = tyro.cli(
-            Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
-        )
+        command: Convert | Describe | Audit | TunePacking
+        if sys.argv[1:2] == ["tune-packing"]:  # a preset decides its defaults, as in the sweeps
+            presets = {name: TunePacking(**vars(config)) for name, config in PACKING_PRESETS.items()}
+            command = parse(sys.argv[2:], presets, TunePacking.__doc__ or "", "scarce tune-packing")
+        else:
+            command = tyro.cli(
+                Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
+            )
         command.run()
 
     run_or_exit(parse_and_run)

@@ -10,8 +10,10 @@ from scarce.errors import UserError
 Config = TypeVar("Config")
 
 
-def parse(arguments: list[str], presets: Mapping[str, Config], description: str) -> Config:
+def parse(arguments: list[str], presets: Mapping[str, Config], description: str, prog: str | None = None) -> Config:
     """The settings that the arguments name, over those of `--preset` (the first preset by default).
+
+    `prog` is the command's name in the help, by default the script's.
 
     Raises:
         UserError: there is no such preset.
@@ -30,6 +32,7 @@ def parse(arguments: list[str], presets: Mapping[str, Config], description: str)
         raise UserError(f"--preset {preset}: expected one of {', '.join(presets)}")
     return tyro.cli(
         type(presets[preset]),
+        prog=prog,
         args=rest,
         default=presets[preset],
         description=f"{description}\nThe defaults below are those of --preset {preset}; presets: {', '.join(presets)}.",

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from hospital_folders import write_nih
 
+from scarce.data.phantom import PhantomConfig, write_phantom
+
 
 def scarce(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", "from scarce.cli import main; main()", *map(str, arguments)]
@@ -55,6 +57,41 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit as end: assert end.code == 0\n"
         "print([name for name in ('ray', 'torch', 'pandas', 'pyarrow', 'sklearn') if name in sys.modules])"
     )
-    for arguments in (["--help"], ["convert", "folder", "--help"], ["audit", "--help"]):
+    for arguments in (["--help"], ["convert", "folder", "--help"], ["audit", "--help"], ["tune-packing", "--help"]):
         ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert ended.stdout.splitlines()[-1] == "[]"
+
+
+def test_tune_packing_prints_the_flags_to_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    write_phantom(PhantomConfig("a", patients=40, size=32), tmp_path / "a")
+    few = ["--trials-at-once", "1", "--batch-sizes", "8", "--image-size", "32", "--epochs", "2", "--seconds", "0.2"]
+    ended = scarce("tune-packing", "--pretrain", tmp_path / "a", *few)
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert "for 2 epochs" in lines[0]
+    assert lines[2].split()[:2] == ["1", "0"]
+    assert lines[-1].startswith("--concurrent 1 --cpus-per-trial ")
+    assert lines[-1].endswith(" --batch-size 8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--trials-at-once", "0"], "--trials-at-once must be at least 1, got 0"),
+        (["--preset", "mars"], "--preset mars: expected one of cpu, l4"),
+        (["--preset", "l4", "--pretrain", "nowhere"], "no converted dataset in "),
+    ],
+)
+def test_what_tune_packing_cannot_do_is_told_in_one_line(arguments: list[str], words: str) -> None:
+    ended = scarce("tune-packing", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(f"scarce: {words}")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_tune_packing_takes_a_presets_defaults() -> None:
+    helped = scarce("tune-packing", "--preset", "l4", "--help")
+    assert helped.returncode == 0
+    assert "(default: resnet50)" in helped.stdout
+    assert "(default: 384)" in helped.stdout
