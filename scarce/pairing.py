@@ -41,7 +41,7 @@ class Hospitals:
         return int((~self.pretraining.metadata()["patient_id"].isin(sorted(left_out))).sum())
 
     def load_feed(self, fractions: Fractions, image_size: int) -> tuple[Feed, dict[str, Any]]:
-        """The images to pretrain on with views of `image_size`, in the object store; and what `check_leak` says."""
+        """The images to pretrain on with views of `image_size`, and what `check_leak` says."""
         left_out = self.patients_to_leave_out(fractions)
         feed = load_feed(self.pretraining, without_patients=left_out, largest_size=VIEW_MARGIN * image_size)
         return feed, self.check_leak(fractions, left_out, feed)

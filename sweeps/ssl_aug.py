@@ -3,11 +3,11 @@
     python sweeps/ssl_aug.py                                       # two built-in phantom hospitals, minutes on a CPU
     python sweeps/ssl_aug.py --pretrain data/nih --target data/padchest --preset l4
 
-Each trial pretrains a backbone without labels; while it does, a probe is trained on a few labelled images of the
-target hospital's pool and scored on its validation patients, averaged over few-shot seeds. That AUC prunes trials
-(ASHA) and guides the sampler (Optuna's TPE); with --objective auc,shortcut so does what is left of it when the lungs
-are blacked out. The chosen trial is then scored once on the target's test patients with fresh seeds, beside the
-baselines that every result has to beat, and audited: anatomy or shortcut?
+Each trial pretrains a backbone without labels; while it does, a grid of probes is trained on a few labelled images of
+the target hospital's pool and scored on its validation patients, averaged over few-shot seeds. The best probe's AUC
+prunes trials (ASHA) and guides the sampler (Optuna's TPE); with --objective auc,shortcut so does what is left of it
+when the lungs are blacked out. The chosen trial is then scored once on the target's test patients with fresh seeds,
+beside the baselines that every result has to beat, and audited: anatomy or shortcut?
 """
 
 import sys

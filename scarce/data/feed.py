@@ -1,7 +1,8 @@
-"""Pretraining images through Ray Data: decoded once, held once per node in Ray's object store, shared by every trial.
+"""Pretraining images, decoded once and held once per node, shared by every trial there.
 
-Trials get references to Arrow blocks and map them without a copy. Only the pixels pass; the patient column is read
-where a patient must be left out, and dropped in the same step.
+They pass through Ray Data into Ray's object store, where trials map Arrow blocks without a copy. Those too many for it
+lie in a file that trials map (`mapped.py`); the images and their numbers are the same. Only the pixels pass; the
+patient column is read where a patient must be left out, and dropped in the same step.
 """
 
 from collections.abc import Iterable
@@ -10,73 +11,101 @@ from typing import Any
 
 import pyarrow as pa
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from scarce.data.pixels import Pixels, reduce_images
+from scarce.data.mapped import MappedFile, cache_folder
+from scarce.data.pixels import Pixels
+from scarce.data.selection import COLUMNS, Selection
 from scarce.data.store import Dataset, pixel_array, pixel_column
 from scarce.errors import UserError
+
+STORE_SHARE = 0.8  # of the object store; from there on Ray spills objects to disk
 
 
 @dataclass(frozen=True)
 class Feed:
-    """References to the pixel blocks of a dataset."""
+    """Where the images of a dataset lie: references to Arrow blocks, or a file on each node."""
 
-    blocks: tuple[Any, ...]  # ray.ObjectRef of pyarrow.Table with the one column "pixels"
+    source: tuple[Any, ...] | MappedFile  # ray.ObjectRef of pyarrow.Table with the one column "pixels"
     size: int  # pixels a side
     images: int
 
     def open(self) -> Pixels:
-        """The images, mapped from this node's object store."""
+        """The images, mapped from this node's object store or disk."""
+        if isinstance(self.source, MappedFile):
+            return self.source.open()
         arrays = []
-        for table in ray.get(list(self.blocks)):
+        for table in ray.get(list(self.source)):
             arrays += [pixel_array(chunk, self.size) for chunk in table["pixels"].chunks]
         return Pixels(arrays)
 
 
-def load_feed(dataset: Dataset, *, without_patients: Iterable[str] = (), largest_size: int) -> Feed:
-    """Read a dataset's pixels into the object store.
+def load_feed(
+    dataset: Dataset, *, without_patients: Iterable[str] = (), largest_size: int, store_bytes: float | None = None
+) -> Feed:
+    """Decode a dataset's pixels into the object store, or where they are too many, into a file on every node.
 
     Args:
         dataset: what to read.
         without_patients: patient ids whose images are left out.
         largest_size: images larger than this are reduced to it (Lanczos): views need no more, and memory is short.
+        store_bytes: what the images may take of a node's object store; by default 80% of the smallest node's, less
+            what is in use.
 
     Raises:
-        UserError: nothing is left, or the object store is too small for it.
+        UserError: nothing is left, or a disk is too small for it.
     """
     size = min(dataset.manifest.size, largest_size)
-    excluded = pa.array(sorted(set(without_patients)), pa.string())
+    selection = Selection(dataset, tuple(sorted(set(without_patients))), size)
+    if selection.images == 0:
+        raise UserError(f"no image of {dataset.path} is left for pretraining: every patient is held out for validation")
+    room = _room_in_object_store() if store_bytes is None else store_bytes
+    if selection.bytes <= room:
+        return _load_blocks(selection)
+    file = MappedFile(selection, cache_folder())
+    print(
+        f"the pretraining images take {selection.bytes / 1e9:.2f} GB and Ray's object store has room for "
+        f"{max(room, 0) / 1e9:.2f} GB: they are mapped from a file in {file.folder}"
+    )
+    _make_on_every_node(file)
+    return Feed(file, size, selection.images)
+
+
+def _load_blocks(selection: Selection) -> Feed:
+    """The selected images as Arrow tables in the object store, in order."""
 
     def keep_pixels(table: pa.Table) -> pa.Table:
-        wanted = pa.compute.invert(pa.compute.is_in(table["patient_id"], excluded))
-        pixels = table.filter(wanted)["pixels"].combine_chunks()
-        if size < dataset.manifest.size:
-            images = pixel_array(pixels, dataset.manifest.size)
-            pixels = pixel_column(reduce_images(images, size))
-        return pa.table({"pixels": pixels})
+        return pa.table({"pixels": pixel_column(selection.pixels(table))})
 
-    _check_object_store(dataset.manifest.images * size * size)
     context = ray.data.DataContext.get_current().copy()
     context.execution_options.preserve_order = True  # an image's number must mean the same image in every run
     context.enable_progress_bars = False
     with ray.data.DataContext.current(context):
-        read = ray.data.read_parquet([str(path) for path in dataset.shard_paths])
-        read = read.select_columns(["patient_id", "pixels"])
-        blocks = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None).to_arrow_refs()
-    images = sum(ray.get([_count_rows.remote(block) for block in blocks]))
-    if images == 0:
-        raise UserError(f"no image of {dataset.path} is left for pretraining: every patient is held out for validation")
-    return Feed(tuple(blocks), size, images)
+        read = ray.data.read_parquet([str(path) for path in selection.dataset.shard_paths])
+        read = read.select_columns(COLUMNS)
+        held = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None).materialize()
+        return Feed(tuple(held.to_arrow_refs()), selection.size, held.count())
+
+
+def _room_in_object_store() -> float:
+    """Bytes that every node's object store can take, if all that is in use anywhere lay on the smallest."""
+    smallest = min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
+    whole, free = (
+        found.get("object_store_memory", 0) for found in (ray.cluster_resources(), ray.available_resources())
+    )
+    return STORE_SHARE * smallest - (whole - free)
+
+
+def _make_on_every_node(file: MappedFile) -> None:
+    """Make the file wherever trials may run, before they hold a GPU and wait. Nodes that join later make it then."""
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    tasks = [_make.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)) for node in nodes]
+    try:
+        ray.get([task.remote(file) for task in tasks])
+    except UserError as error:
+        raise getattr(error, "cause", error) from None  # without the traceback that Ray makes part of the message
 
 
 @ray.remote(num_cpus=0)
-def _count_rows(table: pa.Table) -> int:
-    return int(table.num_rows)
-
-
-def _check_object_store(needed: int) -> None:
-    available = min(node["Resources"].get("object_store_memory", 0) for node in ray.nodes() if node["Alive"])
-    if needed > available:
-        raise UserError(
-            f"the pretraining images need {needed / 1e9:.1f} GB of Ray's object store on every node, the smallest has "
-            f"{available / 1e9:.1f} GB: use a machine with more memory, or convert with a smaller --size"
-        )
+def _make(file: MappedFile) -> None:
+    file.open()
