@@ -91,9 +91,8 @@ class MappedFile:
                     for group in range(groups.num_row_groups):
                         file.write(self.selection.pixels(groups.read_row_group(group, columns=COLUMNS)).data)
             if temporary.stat().st_size != self.selection.bytes:
-                raise RuntimeError(
-                    f"{dataset.path} gave {temporary.stat().st_size} bytes of pixels, not {self.selection}"
-                )
+                written, expected = temporary.stat().st_size, self.selection.bytes
+                raise RuntimeError(f"{dataset.path} gave {written} bytes of pixels, expected {expected}")
 
     def _remove_stale(self) -> None:
         """Remove this dataset's files of earlier versions, and what a killed writer left half-written."""
