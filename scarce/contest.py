@@ -6,9 +6,9 @@ search; test is scored once, for runs with pretraining seeds that no search used
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +31,9 @@ from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json, write_text
 from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
+from scarce.packing import step_ends
 from scarce.pairing import Hospitals
-from scarce.pretrain import (
-    Recipe,
-    build_method,
-    build_optimiser,
-    count_held_out,
-    dtype_of,
-    next_views,
-    steps_an_epoch,
-    train_step,
-)
+from scarce.pretrain import Recipe, build_method, count_held_out, steps_an_epoch
 from scarce.report.audit import audit_markdown
 from scarce.report.plots import plot_ranking
 from scarce.report.ranking import ranking_markdown
@@ -168,23 +160,8 @@ def calibrate(config: MethodsConfig, names: Sequence[str], folder: Path, plan: P
 def time_steps(recipe: Recipe, feed: Feed, gpus: float, threads: int) -> float:
     """Seconds of one training step, views included: the median of a few, after some to warm up."""
     torch.set_num_threads(threads)
-    device = worker_device(gpus)
-    images = feed.open()
-    method = build_method(recipe).to(device, dtype_of(recipe.pretrain)).to(memory_format=torch.channels_last)
-    optimiser = build_optimiser(method, recipe.optimiser, recipe.pretrain.batch_size, device)
-    seconds = []
-    for step in range(WARM_UP_STEPS + TIMED_STEPS):
-        _wait_for(device)
-        started = time.perf_counter()
-        train_step(method, method, optimiser, recipe, next_views(images, recipe, method, step, device), device)
-        _wait_for(device)
-        seconds.append(time.perf_counter() - started)
-    return float(np.median(seconds[WARM_UP_STEPS:]))
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    ends = list(islice(step_ends(recipe, feed.open(), worker_device(gpus)), WARM_UP_STEPS + TIMED_STEPS))
+    return float(np.median(np.diff(ends)[WARM_UP_STEPS - 1 :]))
 
 
 def run_method(
@@ -259,7 +236,7 @@ def _context(
     chosen: Mapping[str, Value] | None = None,
 ) -> TrialContext:
     sweep = SweepConfig(config.data, pretrain, config.resources, config.protocol, run=config.run)
-    base = override(default_settings(pretrain, images), chosen or {})
+    base = replace(override(default_settings(pretrain, images), chosen or {}), probes=(ProbeConfig(),))
     return TrialContext(sweep, base, hospitals.digests, folder, plan.cpus, plan.gpus)
 
 
@@ -326,4 +303,5 @@ def export_leader(
     context = _context(config, pretrain, folder / name / "seeds", hospitals, images, plan, outcome.chosen)
     settings = context.settings({"pretrain.seed": outcome.seeds[0]})
     test = {key: leader[key] for key in ("auc", "ci_low", "ci_high")}
-    export_chosen(folder, load_trained_backbone(context, settings), settings, hospitals, context, test)
+    trained = load_trained_backbone(context, settings)
+    export_chosen(folder, trained, settings, ProbeConfig(), hospitals, context, test)

@@ -14,6 +14,7 @@ from scarce.fewshot.compare import compare
 from scarce.fewshot.evaluate import score_task
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.original import evaluate_original
+from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.task import Task
 from scarce.pairing import Hospitals
 from scarce.pretrain import build_method
@@ -39,7 +40,7 @@ def evaluate_chosen(
     Returns:
         The statistics of `compare`: `chosen`, `baselines` and `protocol`; `original` where it was asked for.
     """
-    settings = context.settings(chosen.sampled)
+    settings, probe = context.settings(chosen.sampled), chosen.probe
     pretrain = settings.recipe.pretrain
     device = worker_device(context.gpus)
     trained = load_trained_backbone(context, settings).to(device)
@@ -49,7 +50,7 @@ def evaluate_chosen(
         return extract_features(trained, images, pretrain.image_size, device, positions=positions)
 
     scores = {
-        "chosen": score_task(test_task, features_of(test_task.images, settings.probe.uses_positions), settings.probe),
+        "chosen": score_task(test_task, features_of(test_task.images, probe.uses_positions), probe),
         **evaluate_baselines(
             val_task,
             test_task,
@@ -64,7 +65,7 @@ def evaluate_chosen(
     if context.config.protocol.protocol == "original":
         result["original"] = evaluate_original(hospitals.target, features_of, context.config.protocol.findings)
     test = {key: result["chosen"][key] for key in ("auc", "ci_low", "ci_high")}
-    export_chosen(context.folder, trained, settings, hospitals, context, test)
+    export_chosen(context.folder, trained, settings, probe, hospitals, context, test)
     return result
 
 
@@ -72,6 +73,7 @@ def export_chosen(
     folder: Path,
     trained: Backbone,
     settings: Settings,
+    probe: ProbeConfig,
     hospitals: Hospitals,
     context: TrialContext,
     test: dict[str, float],
@@ -82,12 +84,13 @@ def export_chosen(
         folder: of the run.
         trained: the backbone.
         settings: that it was trained with.
+        probe: that was chosen for it.
         hospitals: of the run.
         context: of the trial.
         test: `auc`, `ci_low` and `ci_high` on test.
     """
     card = {
-        "settings": asdict(settings),
+        "settings": {"recipe": asdict(settings.recipe), "probe": asdict(probe)},
         "trial": context.trial_folder(settings).name,
         "data": {
             "pretrain": hospitals.pretraining.manifest.hospital,

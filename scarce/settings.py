@@ -2,6 +2,9 @@
 
 A setting's key is `part.field`, as in `views.crop_min`, `method.temperature`, `optimiser.lr` and `probe.C`. Of the
 pretraining run's own fields only `pretrain.seed` is one: the others decide what a trial costs, and have flags.
+
+Probes cost next to nothing beside pretraining, so a trial tries a grid of them on every checkpoint, and the sampler
+does not spend a pretraining on each. `probe.*` is a setting that can be fixed, for all probes of the grid.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,8 +14,8 @@ from typing import Any
 from scarce import views
 from scarce.config import PretrainConfig
 from scarce.errors import UserError
-from scarce.fewshot import probe
 from scarce.fewshot.probe import ProbeConfig
+from scarce.fewshot.probe_search import PROBE_GRID
 from scarce.files import stable_hash
 from scarce.methods import find_method
 from scarce.pretrain import Recipe, count_steps
@@ -26,7 +29,7 @@ class Settings:
     """Everything that decides what a trial computes, data apart."""
 
     recipe: Recipe
-    probe: ProbeConfig
+    probes: tuple[ProbeConfig, ...]  # of which every report takes the best on val
 
     def identity(self, data_digests: Iterable[str], protocol: Any) -> str:
         """Twelve hex digits that name this trial: equal settings, seed, data and protocol give the same."""
@@ -34,37 +37,40 @@ class Settings:
 
 
 def default_settings(config: PretrainConfig, images: int) -> Settings:
-    """The settings nobody touched: the defaults of the method (for so many images), the views and the probe."""
+    """The settings nobody touched: the defaults of the method (for so many images) and the views, and all probes."""
     method = find_method(config.method)
     steps = count_steps(config, images)
     recipe = Recipe(config, method.default_config(images, steps), method.OPTIMISER, views.ViewConfig())
-    return Settings(recipe, ProbeConfig())
+    return Settings(recipe, PROBE_GRID)
 
 
 def search_space(config: PretrainConfig) -> dict[str, Dimension]:
-    """Every dimension that the views, the method and the probe declare, by key."""
+    """Every dimension that the views and the method declare, by key."""
     method = find_method(config.method)
     spaces: dict[str, dict[str, Dimension]] = {
         "views": {name: d for name, d in views.SEARCH_SPACE.items() if name not in method.UNUSED_VIEWS},
         "method": method.SEARCH_SPACE,
-        "probe": probe.SEARCH_SPACE,
     }
     return {f"{part}.{name}": dimension for part, space in spaces.items() for name, dimension in space.items()}
 
 
 def override(settings: Settings, values: Mapping[str, Value]) -> Settings:
     """`settings` with some values replaced, by key. `UserError` for an unknown key or a value that does not fit."""
-    parts = _parts(settings)
+    parts, probes = _parts(settings), settings.probes
     for key, value in values.items():
         part, _, name = key.partition(".")
         if key not in _values(settings):
             raise UserError(f"no setting {key!r}: expected one of {', '.join(sorted(_values(settings)))}")
+        changed: dict[str, Any] = {name: value}
         try:
-            parts[part] = replace(parts[part], **{name: value})
+            if part == "probe":
+                probes = tuple(dict.fromkeys(replace(probe, **changed) for probe in probes))
+            else:
+                parts[part] = replace(parts[part], **changed)
         except ValueError as error:
             raise UserError(f"{key}={value}: {error}") from error
-    probe_config = parts.pop("probe")
-    return Settings(replace(settings.recipe, **parts), probe_config)
+    del parts["probe"]
+    return Settings(replace(settings.recipe, **parts), probes)
 
 
 def parse_fixed(settings: Settings, assignments: Iterable[str]) -> dict[str, Value]:
@@ -96,7 +102,7 @@ def _parts(settings: Settings) -> dict[str, Any]:
         "method": recipe.method,
         "optimiser": recipe.optimiser,
         "pretrain": recipe.pretrain,
-        "probe": settings.probe,
+        "probe": settings.probes[0],
     }
 
 

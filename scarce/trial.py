@@ -22,13 +22,13 @@ from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
 from scarce.distributed import rank
-from scarce.fewshot.evaluate import score_task, validation
 from scarce.fewshot.features import extract_features
+from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
 from scarce.pretrain import Metrics, pretrain
 from scarce.settings import Settings, Value, override
-from scarce.trials import SETTINGS_NAME
+from scarce.trials import PROBE_PREFIX, SETTINGS_NAME
 
 if TYPE_CHECKING:
     from scarce.worker_group import WorkerGroup
@@ -121,14 +121,14 @@ def train_worker(
 
     def evaluate(backbone: nn.Module) -> Metrics:
         def features_of(images: np.ndarray) -> np.ndarray:
-            size, positions = recipe.pretrain.image_size, settings.probe.uses_positions
+            size, positions = recipe.pretrain.image_size, settings.probes[0].uses_positions
             return extract_features(backbone, images, size, device, positions=positions)
 
-        metrics = validation(task, score_task(task, features_of(task.images), settings.probe))
+        probe, metrics = search_probe(task, features_of(task.images), settings.probes)
         if "val_shortcut" in objectives:
             hidden = features_of(without_thorax(task.images))
-            metrics |= shortcut_score(task, hidden, settings.probe)
-        return metrics
+            metrics |= shortcut_score(task, hidden, probe)
+        return {**metrics, **{f"{PROBE_PREFIX}{name}": value for name, value in asdict(probe).items()}}
 
     if rank() != 0:
         pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
@@ -178,9 +178,10 @@ class BoardWriter:
             self._writer.file_writer.add_summary(summary)
 
     def add(self, metrics: Metrics) -> None:
-        """Write one report."""
+        """Write one report, but for what is no number."""
         for name, value in metrics.items():
-            self._writer.add_scalar(name, value, int(metrics["step"]))
+            if not isinstance(value, str):
+                self._writer.add_scalar(name, value, int(metrics["step"]))
         self._writer.flush()
 
     def __enter__(self) -> "BoardWriter":

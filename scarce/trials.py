@@ -4,7 +4,7 @@ Trial folders are the truth about a run. Ray Tune's own records are older than t
 """
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import pandas as pd
 
 from scarce.checkpoint import HISTORY_NAME
 from scarce.collapse import collapse_reason
+from scarce.fewshot.probe import ProbeConfig
 from scarce.files import atomic_path
 
 SETTINGS_NAME = "trial.json"
+PROBE_PREFIX = "probe."  # of a report's entries that tell which probe it was measured with
 LAST = (
     *("epoch", "loss", "images_per_s"),
     *("embedding_std", "mean_cosine", "effective_rank", "alignment", "uniformity"),
@@ -29,12 +31,17 @@ class TrialRecord:
     identity: str
     sampled: dict[str, Any]  # what the sampler chose, by key
     settings: dict[str, Any]  # everything, resolved
-    history: list[dict[str, float]]  # its reports in order
+    history: list[dict[str, Any]]  # its reports in order
 
     @property
-    def best(self) -> dict[str, float]:
+    def best(self) -> dict[str, Any]:
         """The report with the highest validation AUC (the latest among equals), whose weights are in best.pt."""
         return max(self.history, key=lambda metrics: (metrics["val_auc"], metrics["step"]))
+
+    @property
+    def probe(self) -> ProbeConfig:
+        """The best probe on val, with the weights of best.pt."""
+        return ProbeConfig(**{name.removeprefix(PROBE_PREFIX): value for name, value in _probe_of(self.best).items()})
 
     @property
     def collapse(self) -> str | None:
@@ -42,7 +49,7 @@ class TrialRecord:
         return collapse_reason(self.history) if self.last["collapsed"] else None
 
     @property
-    def last(self) -> dict[str, float]:
+    def last(self) -> dict[str, Any]:
         """The last report."""
         return self.history[-1]
 
@@ -60,7 +67,7 @@ def read_trials(folder: Path) -> list[TrialRecord]:
 def write_trials_table(path: Path, records: list[TrialRecord], failed: Collection[str], epochs: float) -> pd.DataFrame:
     """Write and return `trials.parquet`: a row a trial, best validation AUC first; one column a searched setting.
 
-    `val_auc` and, where it was an objective, `val_shortcut` are of the report with the best AUC.
+    `val_auc` and, where it was an objective, `val_shortcut` are of the report with the best AUC, as is the probe.
 
     Args:
         path: of the file.
@@ -79,6 +86,7 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
             **{name: record.last[name] for name in LAST},
             "collapse": record.collapse,
             **record.sampled,
+            **_probe_of(record.best),
         }
         for record in records
     ]
@@ -86,6 +94,10 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
     with atomic_path(path) as temporary:
         frame.to_parquet(temporary, index=False)
     return frame
+
+
+def _probe_of(report: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in report.items() if name.startswith(PROBE_PREFIX)}
 
 
 def _status(record: TrialRecord, failed: Collection[str], epochs: float) -> str:

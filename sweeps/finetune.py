@@ -26,11 +26,12 @@ def main() -> None:
     import numpy as np
 
     from scarce.backbones import create_backbone
-    from scarce.fewshot.baselines import from_scratch, tune_probe
+    from scarce.fewshot.baselines import from_scratch
     from scarce.fewshot.evaluate import score_task, validation
     from scarce.fewshot.features import extract_features
     from scarce.fewshot.finetune import SEARCH_SPACE, FinetuneConfig, finetune_task
     from scarce.fewshot.probe import ProbeConfig
+    from scarce.fewshot.probe_search import search_probe
     from scarce.fewshot.task import Scores, Task
     from scarce.frozen_sweep import best_trial, open_sweep, search
 
@@ -68,7 +69,7 @@ def main() -> None:
     known = {task.held_out: features(task) for task in (val, test)}
     scores: dict[str, Scores | str] = {
         "chosen": finetune(test, best_trial(trials).values),
-        "linear_probe": score_task(test, known["test"], tune_probe(known["val"], val)),
+        "linear_probe": score_task(test, known["test"], search_probe(val, known["val"])[0]),
         "prototypes": score_task(test, known["test"], ProbeConfig(kind="prototype")),
         "from_scratch": "not asked for (--scratch-seeds 0)",
     }

@@ -202,7 +202,10 @@ def test_fixed_settings_are_not_searched(folder: Path):
     assert "views.flip" not in trials.columns
     settings = json.loads(next((folder / "runs" / "fixed" / "trials").glob("*/trial.json")).read_text())["settings"]
     assert settings["recipe"]["views"]["flip"] == 0.5
-    assert settings["probe"]["C"] == 3.0
+    assert {probe["C"] for probe in settings["probes"]} == {3.0}
+    assert set(trials["probe.C"]) == {3.0}
+    card = json.loads((folder / "runs" / "fixed" / "best" / "card.json").read_text())
+    assert card["settings"]["probe"]["C"] == 3.0
 
 
 def test_same_hospital_keeps_held_out_patients_from_pretraining(folder: Path):

@@ -26,7 +26,7 @@ class ProbedNetwork(nn.Module):
         episode = next(one for one in task.episodes if one.finding == task.findings[finding])
         rows = np.concatenate([episode.positives, episode.negatives])
         needed = np.concatenate([rows, task.reference])
-        features = pipeline.features(task.images[needed], self.probe.uses_positions)
+        features = pipeline.features(task.images, self.probe.uses_positions)[needed]
         scaling = find_scaling(features, np.arange(len(rows), len(needed)), self.probe.normalise)
         self.centre, self.deviation = (
             torch.from_numpy(values).to(self.device) for values in (scaling.centre, scaling.deviation)

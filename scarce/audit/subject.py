@@ -1,7 +1,7 @@
 """What is audited: a task, how scores come about for it, and everything else that is known of its images."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +28,7 @@ class FrozenPipeline:
     image_size: int
     probe: ProbeConfig
     device: torch.device
+    _known: dict[bool, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, init=False, repr=False)
 
     def __call__(self, task: Task) -> Scores:
         """Train the probe on every episode, score the held-out images."""
@@ -38,7 +39,13 @@ class FrozenPipeline:
             return score_task(task, features, self.probe)
 
     def features(self, images: np.ndarray, positions: bool = False) -> np.ndarray:
-        """Features of uint8 [N, H, W]: float32 [N, D], or of every position."""
+        """Features of uint8 [N, H, W]: float32 [N, D], or of every position.
+
+        Those of the task that the pipeline was `prepared` for are known and not extracted again.
+        """
+        images_known, features = self._known.get(positions, (None, None))
+        if features is not None and images is images_known:
+            return features
         return extract_features(self.backbone, images, self.image_size, self.device, positions=positions)
 
     def prepared(self, task: Task) -> Pipeline:
@@ -47,6 +54,7 @@ class FrozenPipeline:
         Most audits change the held-out images only, or no image at all.
         """
         known = self.features(task.images, self.probe.uses_positions)
+        self._known[self.probe.uses_positions] = task.images, known
 
         def score(variant: Task) -> Scores:
             if variant.images is task.images:

@@ -1,8 +1,7 @@
 """What a pretrained backbone has to beat: features that know nothing of X-rays, and a forest on pixels."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import torch
@@ -12,27 +11,18 @@ from torch import nn
 from scarce.backbones import Backbone
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import BaselinesConfig
-from scarce.fewshot.evaluate import auc_by_cell, score_task, validation
+from scarce.fewshot.evaluate import auc_by_cell, score_task
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.finetune import FinetuneConfig, finetune_task
 from scarce.fewshot.forest import random_forest
 from scarce.fewshot.imagenet import DOWNLOAD, download_imagenet, imagenet_size, load_imagenet
-from scarce.fewshot.probe import Kind, Normalisation, ProbeConfig
+from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Scores, Task
 from scarce.views import resize
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 HISTOGRAM_BINS = 32
 FOREST_SIDE = 64  # pixels; larger images are shrunk
-NORMALISATIONS: tuple[Normalisation, ...] = ("l2", "standardise")
-PENALTIES = (0.01, 0.1, 1.0, 10.0, 100.0)
-LINEAR: tuple[Kind, ...] = ("logistic", "ridge")
-# Every kind of probe that the search itself has, but attention: pixels have no positions of that sense.
-PROBE_GRID = (
-    *(ProbeConfig(C, how, kind) for kind, how, C in product(LINEAR, NORMALISATIONS, PENALTIES)),
-    *(ProbeConfig(normalise=how, kind="prototype") for how in NORMALISATIONS),
-    *(ProbeConfig(normalise=how, kind="knn", neighbours=k) for how, k in product(NORMALISATIONS, (5, 20))),
-)
 # As good as it got at about two minutes of one CPU core for the phantoms; see `from_scratch`.
 SCRATCH = FinetuneConfig(unfreeze_from=0, batch_norm="batch", validation_from=0, augment=True, steps=25)
 SCRATCH_RATES = (1e-3, 1e-2)  # of the backbone, chosen on val
@@ -62,13 +52,6 @@ def small_pixels(images: np.ndarray) -> np.ndarray:
     side = min(FOREST_SIDE, images.shape[1])
     batches = np.array_split(images, range(1024, len(images), 1024))
     return torch.cat([resize(torch.from_numpy(batch), side).flatten(1) for batch in batches]).numpy()
-
-
-def tune_probe(features: np.ndarray, task: Task, grid: Sequence[ProbeConfig] = PROBE_GRID) -> ProbeConfig:
-    """The probe of `grid` with the best mean AUC on a val task, so that a baseline is given the search's own chance."""
-    if task.held_out != "val":
-        raise ValueError("a probe is chosen on the val task; test is for the final evaluation only")
-    return max(grid, key=lambda probe: validation(task, score_task(task, features, probe))["val_auc"])
 
 
 def from_scratch(
@@ -129,7 +112,8 @@ def evaluate_baselines(
     """
 
     def probed(featurise: Callable[[np.ndarray], np.ndarray]) -> Scores:
-        return score_task(test, featurise(test.images), tune_probe(featurise(val.images), val))
+        probe, _ = search_probe(val, featurise(val.images))  # the search's own chance
+        return score_task(test, featurise(test.images), probe)
 
     scores: dict[str, Scores | str] = {
         "pixel_statistics": probed(pixel_statistics),

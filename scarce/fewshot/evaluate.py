@@ -1,6 +1,6 @@
 """From features to numbers: a probe an episode, its scores on held-out images, and what they are worth."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -32,9 +32,8 @@ def score_task(task: Task, features: np.ndarray, probe: ProbeConfig, device: tor
     if features.ndim != (3 if probe.uses_positions else 2):
         wanted = "[N, P, D]" if probe.uses_positions else "[N, D]"
         raise ValueError(f"the {probe.kind} probe takes features {wanted}, got the shape {features.shape}")
-    if not np.isfinite([features.min(), features.max()]).all():  # both are NaN where one feature is
-        raise FloatingPointError("the backbone's features are not finite: its pretraining diverged")
-    normalised = _normalised_rows(features, task.reference, probe, device)
+    check_finite(features)
+    normalised = normalised_rows(features, task.reference, probe, device)
     scorers: list[list[tuple[tuple[int, int], Scorer]]] = [[] for _ in task.findings]
     for shots in sorted({episode.shots for episode in task.episodes}):
         same_size = [episode for episode in task.episodes if episode.shots == shots]
@@ -59,7 +58,13 @@ def score_task(task: Task, features: np.ndarray, probe: ProbeConfig, device: tor
     return scores
 
 
-def _normalised_rows(
+def check_finite(features: np.ndarray) -> None:
+    """Raise FloatingPointError where a feature is not a finite number."""
+    if not np.isfinite([features.min(), features.max()]).all():  # both are NaN where one feature is
+        raise FloatingPointError("the backbone's features are not finite: its pretraining diverged")
+
+
+def normalised_rows(
     features: np.ndarray, reference: np.ndarray, probe: ProbeConfig, device: torch.device | str
 ) -> Callable[[np.ndarray], Tensor]:
     """A function from row numbers of any shape to the normalised features of these images, float64, on the device."""
@@ -100,7 +105,12 @@ def validation(task: Task, scores: Scores) -> dict[str, float]:
         `val_auc`; `val_auc_se`, the standard error of that mean over seeds (how much of it is the luck of the draw of
         the few labelled images; the held-out patients stay the same); `val_auc_<k>shot` for every number of shots.
     """
-    cells = np.concatenate(auc_by_cell(task, scores))
+    return summarise(task, auc_by_cell(task, scores))
+
+
+def summarise(task: Task, aucs: Sequence[np.ndarray]) -> dict[str, float]:
+    """`validation` of what `auc_by_cell` gave."""
+    cells = np.concatenate(aucs)
     by_seed = cells.mean(axis=0)
     shots = np.concatenate([np.asarray(able, dtype=int) for able in task.shots])
     return {

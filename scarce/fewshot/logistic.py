@@ -73,7 +73,9 @@ def solve_dual(
         new_intercept = target.sum(1) / m_one.sum(1).clamp(min=torch.finfo(gram.dtype).tiny)
         dual_step = target - new_intercept.unsqueeze(1) * m_one - dual
         intercept_step = new_intercept - intercept
-        length = _step_length(gram, sign, C, dual, values, dual_step, intercept_step)
+        gram_step = _times(gram, dual_step)
+        linear, quadratic = (dual * gram_step).sum(1), (dual_step * gram_step).sum(1)
+        length = step_length(values, gram_step + intercept_step.unsqueeze(1), sign, C, linear, quadratic)
         dual = dual + length.unsqueeze(1) * dual_step
         intercept = intercept + length * intercept_step
         before, values = values, _times(gram, dual) + intercept.unsqueeze(1)
@@ -95,17 +97,21 @@ def _unless_worse_than_zeros(
     return torch.where(better.unsqueeze(1), dual, 0.0), torch.where(better, intercept, 0.0)
 
 
-def _step_length(
-    gram: Tensor, sign: Tensor, C: float, dual: Tensor, values: Tensor, dual_step: Tensor, intercept_step: Tensor
+def step_length(
+    values: Tensor, values_step: Tensor, sign: Tensor, C: float | Tensor, linear: Tensor, quadratic: Tensor
 ) -> Tensor:
-    """The largest of 1, ½, ¼, ... for every episode [E] at which the objective does not grow."""
-    gram_step = _times(gram, dual_step)
-    values_step = gram_step + intercept_step.unsqueeze(1)
-    linear, quadratic = (dual * gram_step).sum(1), (dual_step * gram_step).sum(1)
-    before = C * F.softplus(-sign * values).sum(1)
-    length = torch.ones_like(intercept_step)
+    """The largest of 1, ½, ¼, ... for every problem at which the objective does not grow: [E] or [E, J].
+
+    Args:
+        values: decision values [E, n] or [E, n, J].
+        values_step: what the whole step adds to them.
+        sign: ±1, and `C` the weight of the loss: whatever broadcasts to `values`.
+        linear: the penalty ½‖w‖² grows by `linear` t + `quadratic` t² / 2 at a length of t.
+    """
+    before = (C * F.softplus(-sign * values)).sum(1)
+    length = torch.ones_like(linear)
     for _ in range(MAX_HALVINGS):
-        loss = C * F.softplus(-sign * (values + length.unsqueeze(1) * values_step)).sum(1)
+        loss = (C * F.softplus(-sign * (values + length.unsqueeze(1) * values_step))).sum(1)
         growth = loss - before + length * linear + length**2 * quadratic / 2
         grows = growth > 1e-13 * before
         if not bool(grows.any()):

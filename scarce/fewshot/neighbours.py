@@ -25,5 +25,7 @@ def score_by_neighbours(held_out: Tensor, features: Tensor, positive: Tensor, ne
     """
     similarity = F.normalize(held_out, dim=1) @ F.normalize(features, dim=1).T
     nearest, index = similarity.topk(min(neighbours, len(features)), dim=1)
-    votes = torch.softmax(nearest / TEMPERATURE, dim=1)
-    return (votes * positive[index]).sum(1)
+    votes = torch.exp((nearest - nearest[:, :1]) / TEMPERATURE)
+    # As a share of two sums it is exactly 0 or 1 where all neighbours are of one class, so that such images tie.
+    ill, well = ((votes * of_class[index]).sum(1) for of_class in (positive, ~positive))
+    return ill / (ill + well)

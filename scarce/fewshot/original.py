@@ -6,20 +6,22 @@ held-out positives is judged on twelve images.
 """
 
 import hashlib
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
-from sklearn.metrics import roc_auc_score
+import torch
 from sklearn.preprocessing import normalize
+from torch import Tensor
 
 from scarce.data.schema import FRONTAL_VIEWS
 from scarce.data.store import Dataset
 from scarce.errors import UserError
+from scarce.fewshot.auc import auc
 from scarce.fewshot.episodes import is_finding
+from scarce.fewshot.logistic import fit_logistic
+from scarce.fewshot.logistic_cv import fit_logistic_cv
 from scarce.files import stable_hash
 
 SHOTS = (1, 5, 10, 20, 50)
@@ -112,20 +114,14 @@ def _cell(
     """All trials of a finding and shots, from features [n, D] of its positives and of the negatives."""
     count = min(shots, len(train), len(train_negative))
     compared = min(len(test), len(test_negative))
-    y = np.arange(2 * count) < count
-    aucs = []
+    episodes, held_out = [], []
     for trial in range(TRIALS):
         rng = np.random.default_rng(int(stable_hash(["original", finding, shots, trial]), 16))
-        x = np.concatenate([_some(train, count, rng), _some(train_negative, count, rng)])
-        if count == 1:  # one image a class can't be cross-validated
-            probe = LogisticRegression(C=1.0, max_iter=1000)
-        else:
-            probe = LogisticRegressionCV(Cs=CROSS_VALIDATED_C, cv=min(5, count), scoring="accuracy", max_iter=1000)
-        with warnings.catch_warnings():  # that defaults and attributes which are not used here will change
-            warnings.simplefilter("ignore", FutureWarning)
-            probe.fit(x, y)
-        scores = probe.decision_function(np.concatenate([test, _some(test_negative, compared, rng)]))
-        aucs.append(roc_auc_score(np.arange(len(scores)) < len(test), scores))
+        episodes.append(np.concatenate([_some(train, count, rng), _some(train_negative, count, rng)]))
+        held_out.append(np.concatenate([test, _some(test_negative, compared, rng)]))
+    weights, intercepts = fit_trials(torch.from_numpy(np.stack(episodes)), torch.arange(2 * count) < count)
+    scores = np.stack([x @ w + b for x, w, b in zip(held_out, weights.numpy(), intercepts.numpy(), strict=True)])
+    aucs = auc(scores, np.arange(scores.shape[1]) < len(test))
     return {
         "finding": finding,
         "shots": shots,
@@ -134,6 +130,20 @@ def _cell(
         "train_positives": len(train),
         "test_positives": len(test),
     }
+
+
+def fit_trials(features: Tensor, positive: Tensor) -> tuple[Tensor, Tensor]:
+    """The published probe on every trial: weights float64 [E, D] and intercepts float64 [E].
+
+    Args:
+        features: [E, n, D].
+        positive: bool [n], half of them.
+    """
+    count = int(positive.sum())
+    if count == 1:  # one image a class can't be cross-validated
+        return fit_logistic(features.double(), positive.expand(len(features), -1), C=1.0)
+    weights, intercepts, _ = fit_logistic_cv(features, positive, CROSS_VALIDATED_C, folds=min(5, count))
+    return weights, intercepts
 
 
 def _some(features: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -15,12 +15,10 @@ from scarce.fewshot.baselines import (
     pixel_statistics,
     pixels_16,
     small_pixels,
-    tune_probe,
 )
 from scarce.fewshot.baselines_config import BaselinesConfig
-from scarce.fewshot.evaluate import score_task, validation
+from scarce.fewshot.evaluate import validation
 from scarce.fewshot.forest import random_forest
-from scarce.fewshot.probe import ProbeConfig
 
 
 @pytest.fixture
@@ -56,19 +54,6 @@ def test_a_forest_sees_a_dark_corner_and_repeats_exactly(rng):
     one, two = random_forest(task, pixels), random_forest(task, pixels)
     np.testing.assert_array_equal(one.values[0], two.values[0])
     assert validation(task, one)["val_auc"] > 0.8
-
-
-def test_the_probe_is_chosen_by_val_and_never_by_test(rng):
-    val, test = make_task(rng, split="val"), make_task(rng, split="test")
-    features = rng.normal(size=(len(val.images), 4)).astype(np.float32)
-    features[:, :3] += val.labels
-    features[:, 3] *= 1000  # drowns the others unless every feature is scaled
-    grid = (ProbeConfig(1.0, "l2"), ProbeConfig(1.0, "standardise"))
-    aucs = [validation(val, score_task(val, features, probe))["val_auc"] for probe in grid]
-    assert aucs[1] > aucs[0]
-    assert tune_probe(features, val, grid) == grid[1]
-    with pytest.raises(ValueError, match="val task"):
-        tune_probe(features, test, grid)
 
 
 def evaluate(rng, config: BaselinesConfig, split_positives: int = 12):

@@ -3,7 +3,9 @@ import hashlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from fewshot_cases import SIZE, make_metadata, write_dataset
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
 from scarce.errors import UserError
 from scarce.fewshot import original
@@ -45,6 +47,30 @@ def test_cells_count_single_label_frontal_images_of_the_patients_by_md5(dataset,
     assert by_cell["hernia", 50] > 0.9
     assert abs(by_cell["mass", 50] - 0.5) < 0.25
     assert result["auc"] == pytest.approx(np.mean(list(by_cell.values())))
+
+
+def fit_by_scikit_learn(features, positive):
+    """`fit_trials` as SCARCE-CXR writes it, to a tight tolerance."""
+    tight, folds = {"tol": 1e-9, "max_iter": 100_000}, min(5, len(positive) // 2)
+    fitted = []
+    for x in features.numpy():
+        probe = LogisticRegression(C=1.0, **tight)
+        if folds > 1:
+            probe = LogisticRegressionCV(Cs=[0.01, 0.1, 1, 10, 100], cv=folds, scoring="accuracy", **tight)
+        probe.fit(x, positive)
+        fitted.append((probe.coef_[0], probe.intercept_[0]))
+    weights, intercepts = zip(*fitted, strict=True)
+    return torch.tensor(np.array(weights)), torch.tensor(np.array(intercepts))
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_every_auc_is_that_of_scikit_learns_probe(dataset, monkeypatch):
+    monkeypatch.setattr(original, "TRIALS", 2)
+    ours = evaluate_original(dataset, flat)
+    monkeypatch.setattr(original, "fit_trials", fit_by_scikit_learn)
+    peers = evaluate_original(dataset, flat)
+    for one, other in zip(ours["cells"], peers["cells"], strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
 
 
 def test_the_same_dataset_gives_the_same_numbers(dataset, monkeypatch):
