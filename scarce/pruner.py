@@ -6,6 +6,8 @@ compared with nothing, and a trial that it had just stopped would be let go on.
 """
 
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,15 @@ import numpy as np
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from scarce.files import write_json
-
-RUNGS_NAME = "rungs.json"
+RUNGS_NAME = "rungs.jsonl"
 
 
 class Pruner(FIFOScheduler):
     """Stops a trial that reaches a rung below the best 1/reduction of those that reached it before.
 
-    Rungs lie at `epochs` / reduction², / reduction and so on, in epochs, none below 1. The rungs are in a file of the
-    run's folder, in the order in which trials reached them, so that a decision can be repeated after a restart.
+    Rungs lie at `epochs` / reduction², / reduction and so on, in epochs, none below 1. A file of the run's folder has a
+    line for every arrival at a rung, in their order, so that a decision can be repeated after a restart. It is read
+    once and appended to: the thousandth trial costs what the first one did.
     """
 
     def __init__(self, folder: Path, epochs: float, reduction: int, metric: str) -> None:
@@ -32,6 +33,13 @@ class Pruner(FIFOScheduler):
         self.epochs = epochs
         self.reduction = reduction
         self.rungs = [max(1.0, epochs / reduction**2), max(1.0, epochs / reduction)]
+        self._is_read = False
+        self._scores: dict[float, list[float]] = {}  # by rung, in the order of arrival
+        self._too_low: dict[tuple[float, str], bool] = {}  # by rung and trial
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what the file says, which may say more once the copy is used."""
+        return self.__dict__ | {"_is_read": False}
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Decide about a report, which names its `trial`, `epoch` and the metric."""
@@ -43,12 +51,36 @@ class Pruner(FIFOScheduler):
         return str(TrialScheduler.STOP if too_low and not ends_anyway else TrialScheduler.CONTINUE)
 
     def is_too_low(self, rung: float, identity: str, value: float) -> bool:
-        """Whether a trial falls short at a rung; the same answer however often it is asked."""
-        arrived: dict[str, list[tuple[str, float]]] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        here = arrived.setdefault(str(rung), [])
-        if identity not in [name for name, _ in here]:
-            here.append((identity, value))
-            write_json(self.path, arrived)
-        place = [name for name, _ in here].index(identity)
-        earlier = [score for _, score in here[:place]]
-        return bool(earlier) and here[place][1] < float(np.percentile(earlier, 100 * (1 - 1 / self.reduction)))
+        """Whether a trial falls short at a rung; the same answer however often it is asked.
+
+        A value that is no number is none to compare with.
+        """
+        if not math.isfinite(value):
+            return False
+        if not self._is_read:
+            self._read()
+        if (rung, identity) not in self._too_low:
+            line = json.dumps({"rung": rung, "trial": identity, "score": value})
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            self._arrive(rung, identity, value)
+        return self._too_low[rung, identity]
+
+    def _read(self) -> None:
+        """Take in the arrivals before this process; a line that a crash has cut short is dropped."""
+        self._is_read, self._scores, self._too_low = True, {}, {}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            lines, newline, _ = self.path.read_bytes().rpartition(b"\n")
+            os.truncate(self.path, len(lines + newline))
+            for line in lines.splitlines():
+                arrival = json.loads(line)
+                self._arrive(arrival["rung"], arrival["trial"], arrival["score"])
+
+    def _arrive(self, rung: float, identity: str, value: float) -> None:
+        earlier = self._scores.setdefault(rung, [])
+        share = 100 * (1 - 1 / self.reduction)
+        self._too_low[rung, identity] = bool(earlier) and value < float(np.percentile(earlier, share))
+        earlier.append(value)

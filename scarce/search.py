@@ -26,6 +26,7 @@ def prepare_ray() -> None:
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a banner even where verbose=0
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would return as if the search had ended
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # seconds between Tune's snapshots; by default 10 are lost to kill -9
+    os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a process trains one trial after the other, each in a new thread
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # also paces the reports of worker groups
 
 

@@ -34,7 +34,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
 
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
-        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.json and tune/ (what a
+        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.jsonl and tune/ (what a
         resume needs). With a warm start also warm_start.json, what earlier runs brought.
 
     Raises:

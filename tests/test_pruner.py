@@ -1,8 +1,9 @@
+import pickle
 from pathlib import Path
 
 import pytest
 
-from scarce.pruner import Pruner
+from scarce.pruner import RUNGS_NAME, Pruner
 
 CONTINUE, STOP = "CONTINUE", "STOP"
 
@@ -40,6 +41,26 @@ def test_a_decision_is_the_same_after_a_restart_and_a_replay(tmp_path):
     again = pruner(tmp_path)
     assert [report(again, trial, 2, value) for trial, value in reversed(arrivals)] == first[::-1]
     assert report(again, "e", 2, 0.46) == STOP  # it remembers those before the restart
+
+
+def test_a_copy_knows_what_was_decided_since_it_was_made(tmp_path):
+    one = pruner(tmp_path)
+    report(one, "a", 2, 0.5)
+    snapshot = pickle.dumps(one)
+    report(one, "b", 2, 0.6)
+    assert report(pickle.loads(snapshot), "c", 2, 0.54) == STOP  # the median of both is 0.55
+
+
+def test_a_line_cut_short_is_forgotten(tmp_path):
+    one = pruner(tmp_path)
+    report(one, "a", 2, 0.5)
+    report(one, "b", 2, 0.6)
+    path = tmp_path / RUNGS_NAME
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    again = pruner(tmp_path)
+    assert report(again, "c", 2, 0.54) == CONTINUE  # as b never arrived
+    assert [report(pruner(tmp_path), "c", 2, 0.9), report(pruner(tmp_path), "d", 2, 0.51)] == [CONTINUE, STOP]
 
 
 def test_short_runs_are_never_judged_before_one_epoch(tmp_path):

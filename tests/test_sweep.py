@@ -68,7 +68,7 @@ def test_the_run_folder_holds_what_the_readme_names(finished: Path):
             "tensorboard",
             "trials",
             "tune",
-            "rungs.json",
+            "rungs.jsonl",
         ),
     }
     config = json.loads((finished / "config.json").read_text())

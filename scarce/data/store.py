@@ -5,6 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,15 @@ class Dataset:
         wanted = np.arange(self.manifest.images) if rows is None else np.asarray(rows)
         values = np.empty((len(wanted), width), dtype=np.uint8)
         null = np.zeros(len(wanted), dtype=bool)
-        start = 0
-        for shard, path in zip(self.manifest.shards, self.shard_paths, strict=True):
-            here = np.flatnonzero((wanted >= start) & (wanted < start + shard.rows))
+        starts = np.cumsum([0, *(shard.rows for shard in self.manifest.shards)])
+        order = np.argsort(wanted, kind="stable")  # so that the rows of a shard lie side by side
+        bounds = np.searchsorted(wanted[order], starts)
+        for path, start, (first, last) in zip(self.shard_paths, starts[:-1], pairwise(bounds), strict=True):
+            here = order[first:last]
             if len(here):
                 column = pq.read_table(path, columns=[name])[name].combine_chunks()
                 values[here] = _byte_array(column)[wanted[here] - start]
                 null[here] = column.is_null().to_numpy(zero_copy_only=False)[wanted[here] - start]
-            start += shard.rows
         return values, null
 
 
