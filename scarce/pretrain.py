@@ -6,6 +6,7 @@ CPU as a run that was never stopped (with the same number of threads). On CUDA, 
 bfloat16 make runs agree only in distribution.
 """
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -26,9 +27,10 @@ from scarce.config import PretrainConfig
 from scarce.data.pixels import Pixels
 from scarce.distributed import broadcast_from_first, join_batch_norms, rank, world_size
 from scarce.methods import Method, MethodConfig, OptimiserConfig, find_method
+from scarce.transfer import to_device
 from scarce.views import ViewConfig, draw_parameters, make_views
 
-Metrics = dict[str, float]
+Metrics = dict[str, Any]  # numbers, but for what an evaluation names, such as its probe
 Report = Callable[[Metrics], None]
 Evaluate = Callable[[nn.Module], Metrics]
 
@@ -215,7 +217,7 @@ def build_optimiser(
         for constant in (False, True)
     ]
     groups = [group for group in groups if group["params"]]
-    fused = device.type == "cuda"
+    fused = device.type in ("cpu", "cuda")  # one pass over weights, gradients and state
     if config.name == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, fused=fused)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, fused=fused)
@@ -246,11 +248,11 @@ def next_views(images: Pixels, recipe: Recipe, method: Method, step: int, device
     config = recipe.pretrain
     batch = min(config.batch_size, len(images))
     epoch, position = divmod(step, steps_an_epoch(config, len(images)))
-    order = np.random.default_rng([config.seed, 1, epoch]).permutation(len(images))
+    order = _order(config.seed, epoch, len(images))
     share = batch // world_size()
     mine = slice(rank() * share, (rank() + 1) * share)
     index = order[position * batch : (position + 1) * batch][mine]
-    pixels = torch.from_numpy(images.gather(index)).to(device)
+    pixels = to_device(torch.from_numpy(images.gather(index)), device)
     views = []
     for number, (size, view) in enumerate(method.views(config.image_size, recipe.views)):
         generator = _generator([config.seed, 2, step, number], torch.device("cpu"))
@@ -259,6 +261,12 @@ def next_views(images: Pixels, recipe: Recipe, method: Method, step: int, device
         x = make_views(pixels, size, view, parameters, noise)
         views.append(x.to(dtype_of(config)).contiguous(memory_format=torch.channels_last))
     return views
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    """An epoch's permutation of the images."""
+    return np.random.default_rng([seed, 1, epoch]).permutation(images)
 
 
 def hold_out(

@@ -34,8 +34,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
 
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
-        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, rungs.jsonl and tune/ (what a
-        resume needs). With a warm start also warm_start.json, what earlier runs brought.
+        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, and rungs.jsonl and tune/
+        (what a resume needs). With a warm start also warm_start.json, what earlier runs brought.
 
     Raises:
         UserError: what was asked for cannot be done.

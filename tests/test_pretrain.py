@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from scarce import pretrain as module
 from scarce.checkpoint import BEST_NAME, HISTORY_NAME, KEPT, list_checkpoints, load_last_checkpoint
@@ -20,6 +21,7 @@ from scarce.pretrain import (
     learning_rate,
     next_views,
     pretrain,
+    train_step,
 )
 from scarce.views import ViewConfig
 
@@ -117,9 +119,9 @@ def test_an_epoch_shows_every_image_once(monkeypatch):
     seen: list[np.ndarray] = []
 
     class Recorder(Pixels):
-        def gather(self, index: np.ndarray) -> np.ndarray:
+        def gather(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
             seen.append(index)
-            return super().gather(index)
+            return super().gather(index, out)
 
     source = Recorder(images(64).blocks)
     for step in range(8):
@@ -139,6 +141,28 @@ def test_workers_see_the_parts_of_one_workers_batch(monkeypatch):
         parts.append(next_views(images(), quiet, build_method(quiet), 3, CPU))
     for view in (0, 1):
         torch.testing.assert_close(torch.cat([part[view] for part in parts]), whole[view], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_a_step_never_asks_the_device_for_a_number(name, monkeypatch):
+    """Tensors on the meta device have no values: whatever would wait for them (`item`, `nonzero`, `cpu`) raises.
+
+    Pixel noise is left out: that device has no generator.
+    """
+    meta = torch.device("meta")
+    real = module._generator
+    monkeypatch.setattr(module, "_generator", lambda key, device: real(key, CPU))
+    settings = recipe(name)
+    settings = replace(settings, views=ViewConfig(blur=1, cutout=1, flip=0.5, noise=0))
+    method = build_method(settings).to(meta).train()
+    optimiser = build_optimiser(method, replace(settings.optimiser, clip_norm=1.0), 16, meta)
+    for number in range(2):
+        views = next_views(images(), settings, method, number, meta)
+        loss = train_step(method, method, optimiser, settings, views, CPU)  # the device only names an autocast
+        assert loss.device == views[0].device == meta
+    for ask in (Tensor.item, Tensor.nonzero, Tensor.cpu):
+        with pytest.raises((RuntimeError, NotImplementedError)):
+            ask(loss)
 
 
 def test_learning_rate_warms_up_and_follows_a_cosine():

@@ -53,7 +53,7 @@ def barlow_loss(first: Tensor, second: Tensor, redundancy_weight: float) -> Tens
     affine parameters of the authors' code does.
     """
     one, other = ((z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, unbiased=False) + 1e-5) for z in (first, second))
-    correlation = one.T @ other / len(first)
+    correlation = at_least_float32(one.T @ other) / len(first)
     invariance = (correlation.diagonal() - 1).square().sum()
     redundancy = correlation.square().sum() - correlation.diagonal().square().sum()
     return invariance + redundancy_weight * redundancy

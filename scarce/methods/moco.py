@@ -128,6 +128,8 @@ class PlainMoCo(MoCo):
 
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """InfoNCE (He et al. 2020, equation 1): queries and keys [B, D], negatives [K, D], all of unit length."""
-    positive = (queries * keys).sum(dim=1, keepdim=True)
-    logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+    positive = (queries * keys).sum(dim=1) / temperature
+    # The logits of all negatives are the largest thing in a step: they are neither joined with the positive's nor
+    # scaled after the product.
+    negative = at_least_float32(queries / temperature @ negatives.T).logsumexp(dim=1)
+    return (torch.logaddexp(positive, negative) - positive).mean()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scarce.backbones import Backbone
@@ -17,8 +18,9 @@ from scarce.distributed import broadcast_from_first, rank, world_size
 from scarce.errors import UserError
 from scarce.methods.base import Method, MethodConfig, OptimiserConfig
 from scarce.methods.heads import at_least_float32
-from scarce.methods.sparse import MaskedBatchNorm2d, Visible, enlarge, make_sparse
+from scarce.methods.sparse import Visible, make_sparse
 from scarce.space import Choice, Dimension, Float
+from scarce.transfer import to_device
 from scarce.views import ViewConfig
 
 
@@ -72,20 +74,22 @@ class SparK(Method):
 
     def forward(self, view: Tensor) -> Tensor:
         """Loss of one view, float32 [B, 1, S, S]."""
-        cells = self.draw_cells(view)
-        with self.visible.only(cells):
-            maps = self.backbone.maps(view * enlarge(cells, *view.shape[2:]))
-            filled = self.densify(maps)
-        return reconstruction_loss(self.decoder(filled), view, cells)
+        visible, hidden = self.draw_cells(view)
+        return reconstruction_loss(self.reconstruct(view, visible), view, hidden, self.backbone.stride)
 
-    def draw_cells(self, view: Tensor) -> Tensor:
-        """Which patches stay visible: equally many in every image, at random; bool [B, 1, S / stride, S / stride]."""
+    def reconstruct(self, view: Tensor, visible: Tensor) -> Tensor:
+        """What the decoder makes of a view [B, 1, S, S] of which the encoder sees some cells [B, kept] only."""
+        with self.visible.only(visible, view.shape[2] // self.backbone.stride):
+            return self.decoder(self.densify(self.backbone.maps(self.visible.take(view))))
+
+    def draw_cells(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers of visible and of hidden patches in reading order, int64 [B, ...], equally many in every image."""
         side = view.shape[2] // self.backbone.stride
         kept = max(1, min(side**2 - 1, round(side**2 * (1 - self.config.mask))))
         # Drawn for the batch of all workers, so that how many there are makes no difference.
-        noise = broadcast_from_first(torch.rand(world_size(), len(view), side**2).to(view.device))[rank()]
-        ranks = noise.argsort(dim=1).argsort(dim=1)
-        return (ranks < kept).view(len(view), 1, side, side)
+        noise = torch.rand(world_size(), len(view), side**2)
+        order = broadcast_from_first(to_device(noise, view.device))[rank()].argsort(dim=1)
+        return order[:, :kept], order[:, kept:]
 
 
 class Densify(nn.Module):
@@ -97,23 +101,18 @@ class Densify(nn.Module):
         self.norms, self.projections = nn.ModuleList(), nn.ModuleList()
         self.embeddings = nn.ParameterList()
         for level, channel in enumerate(reversed(channels)):
-            norm = MaskedBatchNorm2d(channel)
-            norm.visible = visible
             kernel = 1 if level == 0 else 3
-            self.norms.append(norm)
+            self.norms.append(nn.BatchNorm2d(channel))
             self.embeddings.append(nn.Parameter(nn.init.trunc_normal_(torch.zeros(1, channel, 1, 1), std=0.02)))
             self.projections.append(nn.Conv2d(channel, width // 2**level, kernel, padding=kernel // 2))
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """[B, channels[i], H_i, W_i], the finest first, to [B, width / 2^level, H, W], the coarsest first."""
+        """Cells [N, channels[i], r_i, r_i], the finest first, to [B, width / 2^level, H, W], the coarsest first."""
         filled = []
         for x, norm, embedding, projection in zip(
             reversed(maps), self.norms, self.embeddings, self.projections, strict=True
         ):
-            x = norm(x)
-            mask = self.visible.at(*x.shape[2:])
-            assert mask is not None, "maps are dense already"
-            filled.append(projection(torch.where(mask, x, embedding.to(x.dtype))))
+            filled.append(projection(self.visible.put(norm(x), hidden=embedding.flatten())))
         return filled
 
 
@@ -147,20 +146,19 @@ def _block(incoming: int, outgoing: int) -> nn.Sequential:
     )
 
 
-def reconstruction_loss(output: Tensor, view: Tensor, cells: Tensor) -> Tensor:
+def reconstruction_loss(output: Tensor, view: Tensor, hidden: Tensor, side: int) -> Tensor:
     """Mean squared error on hidden patches, each normalised to mean 0 and variance 1 (section 3.3).
 
     Args:
         output: what the decoder made, [B, 1, S, S].
         view: the picture, [B, 1, S, S].
-        cells: which patches were visible, bool [B, 1, h, w]; at least one is hidden.
+        hidden: numbers of the hidden patches in reading order, int64 [B, n].
+        side: of a patch, in pixels.
     """
-    side = view.shape[2] // cells.shape[2]
-    target, made = (patches(at_least_float32(x), side) for x in (view, output))
+    index = hidden[:, :, None].expand(-1, -1, side**2)
+    target, made = (patches(at_least_float32(x), side).gather(1, index) for x in (view, output))
     target = (target - target.mean(dim=2, keepdim=True)) / (target.var(dim=2, keepdim=True) + 1e-6).sqrt()
-    error = (made - target).square().mean(dim=2)
-    hidden = ~cells.flatten(1)
-    return (error * hidden).sum() / hidden.sum()
+    return F.mse_loss(made, target)
 
 
 def patches(x: Tensor, side: int) -> Tensor:

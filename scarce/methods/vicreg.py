@@ -84,5 +84,5 @@ def variance_term(z: Tensor, target: float = 1.0, epsilon: float = 1e-4) -> Tens
 def covariance_term(z: Tensor) -> Tensor:
     """Equation 4: the squared off-diagonal covariances of z [B, D], summed and divided by D."""
     centred = z - z.mean(dim=0)
-    covariance = centred.T @ centred / (len(z) - 1)
+    covariance = at_least_float32(centred.T @ centred) / (len(z) - 1)
     return (covariance.square().sum() - covariance.diagonal().square().sum()) / z.shape[1]

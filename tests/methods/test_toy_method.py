@@ -58,7 +58,7 @@ def test_a_toy_method_is_searched_trained_and_watched_like_the_others(registered
     write_phantom(PhantomConfig("a", patients=60, size=32), tmp_path / "a")
     pixels = Pixels([open_dataset(tmp_path / "a").pixels()])
     config = PretrainConfig(method=registered, image_size=32, epochs=4, batch_size=16, report_epochs=1)
-    assert {"method.smoothing", "views.crop_min", "probe.C"} <= search_space(config).keys()
+    assert {"method.smoothing", "views.crop_min"} <= search_space(config).keys()
     settings = override(default_settings(config, len(pixels)), {"method.smoothing": 0.1})
     history: list[dict[str, float]] = []
     method = pretrain(settings.recipe, pixels, tmp_path / "run", device=torch.device("cpu"), report=history.append)
