@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-ray test-plain lint clean
+.PHONY: install sweep test test-ray test-plain lint bench clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
@@ -15,6 +15,11 @@ test-ray: install
 	$(BIN)/pytest -p no:cacheprovider -m ray
 test-plain: install
 	$(BIN)/pytest -p no:cacheprovider -m "not ray"
+
+BENCHMARKS := probe_grid feed views training_step packing overhead search growth
+
+bench: install ## every speed claim that needs no GPU, against its peer, in under ten minutes; a row each
+	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py || exit; done
 
 lint: install
 	$(BIN)/ruff check .

@@ -64,7 +64,7 @@ def main() -> None:
     shares: dict[str, list[float]] = {name: [] for name in PEERS}
     prepare_ray()
     with tempfile.TemporaryDirectory() as temporary, local_cluster():
-        for hospital, patients in (("a", 300), ("b", 600)):
+        for hospital, patients in (("a", 200), ("b", 400)):
             write_phantom(PhantomConfig(hospital, patients=patients, size=SIZE), Path(temporary) / hospital)
         config = SweepConfig(
             data=DataConfig(*(str(Path(temporary) / hospital) for hospital in "ab")),

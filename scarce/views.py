@@ -1,13 +1,14 @@
 """Batched augmentation: two random views of a batch of X-rays, on whatever device the batch lies.
 
-Every image of a batch gets its own parameters. They are drawn on the CPU from a seed and applied as batched matrix
-products and element-wise operations, so a batch costs a handful of kernels instead of a Python loop over images.
+Every image of a batch gets its own parameters. They are drawn on the CPU from a seed and applied to all images at once,
+so a batch costs a handful of kernels instead of a Python loop over images.
 
 Cropping is `torchvision.transforms.v2.RandomResizedCrop` with its anti-aliased bilinear filter: a crop and a resize are
-linear and separable, so each is one weight matrix a side, and a view is `rows @ image @ columnsᵀ`. Plain bilinear
-sampling would alias whenever a crop is shrunk. Brightness and contrast follow torchvision's `ColorJitter`.
+linear and separable, so each is a weighted sum of a few rows, then of a few columns. Plain bilinear would alias
+whenever a crop is shrunk. Brightness and contrast follow torchvision's `ColorJitter`.
 """
 
+import functools
 import math
 from dataclasses import dataclass, fields
 
@@ -15,9 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scarce.resample import blur_taps, combine_lines, resize_taps
 from scarce.space import Choice, Dimension, Float
+from scarce.transfer import to_device
 
 INPUT_MEAN, INPUT_STD = 0.5, 0.25  # of intensities in [0, 1]; fixed, so that no dataset leaks into another
+_CHUNK = 2**19  # pixels of views made at once on a CPU, so that a step finds in the cache what the last one wrote
+# A C library gives a block back to the system at once if it never freed a larger one, and has every page of the next
+# one cleared again. Freeing a large one, which nothing was written to, makes it keep those of a chunk.
+torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,11 @@ SEARCH_SPACE: dict[str, Dimension] = {
 
 @dataclass(frozen=True)
 class ViewParameters:
-    """One random view of each of B images: float32 tensors [B]. Positions are shares of the image or view side."""
+    """One random view of each of B images: float32 tensors [B].
+
+    Positions and sides of boxes are shares of the image or view side, in [0, 1]. `sigma` stays on the CPU, which then
+    knows without asking the device which views to blur, and how far.
+    """
 
     top: Tensor
     left: Tensor
@@ -82,8 +93,10 @@ class ViewParameters:
         return ViewParameters(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
     def to(self, device: torch.device) -> "ViewParameters":
-        """The parameters on another device."""
-        return ViewParameters(**{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})
+        """The parameters on another device, all but `sigma`."""
+        names = [f.name for f in fields(self) if f.name != "sigma"]
+        moved = to_device(torch.stack([getattr(self, name) for name in names]), device)  # one copy
+        return ViewParameters(**dict(zip(names, moved, strict=True)), sigma=self.sigma)
 
 
 def draw_parameters(count: int, image_size: int, config: ViewConfig, generator: torch.Generator) -> ViewParameters:
@@ -135,27 +148,21 @@ def make_views(
         images: uint8 or float32 in [0, 255], [B, H, W].
         image_size: side of the views in pixels.
         config: only says which augmentations are off altogether, to skip them.
-        parameters: of the B views, on the device of `images`.
+        parameters: of the B views, on the device of `images` (`ViewParameters.to`).
         noise: generator of the pixel noise, on the device of `images`.
 
     Returns:
         float32 [B, 1, image_size, image_size], normalised as `to_input` does.
     """
-    x = _crop(images.float() / 255, image_size, config.rotation, parameters)
-    if config.rotation > 0:
-        x = _rotate(x, image_size, parameters.angle)
-    if config.intensity_p > 0:
-        x = (x * _column(parameters.brightness)).clamp(0, 1)
-        mean = x.mean(dim=(1, 2), keepdim=True)
-        x = ((x - mean) * _column(parameters.contrast) + mean).clamp(0, 1)
-        x = x.clamp(min=1e-6).pow(_column(parameters.gamma))
-    if config.blur > 0:
-        x = _blur(x, parameters.sigma)
-    if config.noise > 0:
-        x = x + _column(parameters.noise) * torch.randn(x.shape, generator=noise, device=x.device)
-    if config.cutout > 0:
-        x = _cut_out(x, parameters)
-    return _normalise(x)
+    out = torch.empty(len(images), 1, image_size, image_size, device=images.device)
+    taps = _crop_taps(images.shape[1:], image_size, config.rotation, parameters)
+    step = max(1, _CHUNK // image_size**2) if images.device.type == "cpu" else max(1, len(images))
+    for start in range(0, len(images), step):
+        part = slice(start, start + step)
+        x = _crop(images[part].float(), *(t[part] for t in taps))
+        x = _augment(x, image_size, config, parameters.rows(part), noise)
+        torch.sub(x.unsqueeze(1), INPUT_MEAN, out=out[part]).div_(INPUT_STD)
+    return out
 
 
 def to_input(images: Tensor) -> Tensor:
@@ -179,52 +186,95 @@ def _column(values: Tensor) -> Tensor:
     return values[:, None, None]
 
 
-def resample_weights(start: Tensor, length: Tensor, source: int, target: int) -> Tensor:
-    """Weights [B, target, source] that resize the span [start, start + length) of a line to `target` pixels.
+def _augment(x: Tensor, image_size: int, config: ViewConfig, p: ViewParameters, noise: torch.Generator) -> Tensor:
+    """What follows the crop: intensities [B, side, side] in [0, 1] to those of the view. May overwrite its input."""
+    x = _rotate(x, image_size, p.angle) if config.rotation > 0 else x.contiguous()
+    if config.intensity_p > 0:
+        x = _change_intensity(x, p)
+    if config.blur > 0:
+        x = _blur(x, p.sigma)
+    if config.noise > 0:
+        x += _normal(x.shape, noise) * _column(p.noise)
+    if config.cutout > 0:
+        x = _cut_out(x, p)
+    return x
 
-    `start` and `length` [B] are in source pixels and may reach beyond the line, whose end pixels are then repeated.
-    The filter is the triangle of Pillow and torchvision, widened by the reduction factor when shrinking.
+
+def _crop_taps(shape: torch.Size, image_size: int, rotation: float, p: ViewParameters) -> tuple[Tensor, ...]:
+    """What `_crop` needs to crop and resize images of a shape: rows and their weights, columns and theirs.
+
+    With a rotation to follow, so much more is cropped that its corners are anatomy, not black.
     """
-    step = (length / target)[:, None]
-    centre = start[:, None] + (torch.arange(target, device=start.device) + 0.5) * step
-    centre = centre.clamp(0.5, source - 0.5)
-    pixel = torch.arange(source, device=start.device) + 0.5
-    distance = (pixel - centre[:, :, None]).abs() / step[:, :, None].clamp(min=1)
-    weights = (1 - distance).clamp(min=0)
-    return weights / weights.sum(dim=2, keepdim=True)
-
-
-def _crop(images: Tensor, image_size: int, rotation: float, p: ViewParameters) -> Tensor:
-    """Crop and resize. With a rotation to follow, crop so much more that its corners are anatomy, not black."""
     angle = math.radians(min(rotation, 45))
     side = math.ceil(image_size * (math.cos(angle) + math.sin(angle)))
     margin = (side / image_size - 1) / 2
-    high, wide = images.shape[1:]
-    rows = resample_weights((p.top - margin * p.height) * high, (1 + 2 * margin) * p.height * high, high, side)
-    columns = resample_weights((p.left - margin * p.width) * wide, (1 + 2 * margin) * p.width * wide, wide, side)
-    columns = torch.where(_column(p.mirrored).bool(), columns.flip(1), columns)
-    return rows @ images @ columns.transpose(1, 2)
+
+    def taps(start: Tensor, length: Tensor, source: int, mirrored: Tensor | float) -> tuple[Tensor, Tensor]:
+        start, length = (start - margin * length) * source, (1 + 2 * margin) * length * source
+        longest = (1 + 2 * margin) * source
+        return resize_taps(start + mirrored * length, (1 - 2 * mirrored) * length, source, side, longest)
+
+    high, wide = shape
+    rows, weights = taps(p.top, p.height, high, 0.0)
+    return rows, weights / 255, *taps(p.left, p.width, wide, p.mirrored)
+
+
+def _crop(images: Tensor, rows: Tensor, row_weights: Tensor, columns: Tensor, column_weights: Tensor) -> Tensor:
+    """Of float32 images in [0, 255] intensities in [0, 1]; rows are columns in memory, as the last sum left them."""
+    lines = combine_lines(images, rows, row_weights)
+    return combine_lines(lines.transpose(1, 2), columns, column_weights).transpose(1, 2)
 
 
 def _rotate(x: Tensor, image_size: int, angle: Tensor) -> Tensor:
+    line = (torch.arange(image_size, device=x.device) * 2 + 1) / image_size - 1
     scale = image_size / x.shape[1]
-    cos, sin, zero = scale * angle.cos(), scale * angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
-    grid = F.affine_grid(matrix, [len(x), 1, image_size, image_size], align_corners=False)
+    along, across = scale * angle.cos()[:, None] * line, scale * angle.sin()[:, None] * line
+    grid = torch.empty(len(x), 2, image_size, image_size, device=x.device)
+    torch.sub(along[:, None, :], across[:, :, None], out=grid[:, 0])
+    torch.add(across[:, None, :], along[:, :, None], out=grid[:, 1])
+    grid = grid.permute(0, 2, 3, 1)
     return F.grid_sample(x.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
 
 
+def _change_intensity(x: Tensor, p: ViewParameters) -> Tensor:
+    contrast = _column(p.contrast)
+    x = x.mul_(_column(p.brightness)).clamp_(0, 1)
+    mean = x.mean(dim=(1, 2), keepdim=True)
+    x = x.mul_(contrast).add_(mean * (1 - contrast)).clamp_(1e-6, 1)
+    return x.log2_().mul_(_column(p.gamma)).exp2_()  # a power, in half its time
+
+
 def _blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Gaussian blur with each view's own sigma, as one band matrix a view (rows and columns share it)."""
-    line = torch.arange(x.shape[1], device=x.device)
-    distance = (line[:, None] - line[None, :]).float()
-    band = torch.exp(-0.5 * (distance / _column(sigma).clamp(min=1e-3)) ** 2)
-    band = band / band.sum(dim=2, keepdim=True)
-    return band @ x @ band.transpose(1, 2)
+    """Gaussian blur with each view's own sigma, of the views that have one."""
+    blurred = sigma.nonzero().squeeze(1)
+    if len(blurred) == 0:
+        return x
+    longest = float(sigma.max())
+    taps = blur_taps(to_device(sigma[blurred], x.device), x.shape[1], longest)
+    blurred = to_device(blurred, x.device)
+    rows = combine_lines(x[blurred], *taps)
+    x[blurred] = combine_lines(rows.transpose(1, 2), *taps).transpose(1, 2)
+    return x
+
+
+@functools.cache
+def _quantiles() -> Tensor:
+    return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float()
+
+
+def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
+    """Standard normal numbers [B, S, S]; on a CPU one of 65,536 quantiles each, a third of the time of `randn`."""
+    if generator.device.type != "cpu":
+        return torch.randn(shape, generator=generator, device=generator.device)
+    count, area = shape[0], shape[1] * shape[2]
+    bits = torch.empty(count, math.ceil(area / 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
+    index = bits.view(torch.uint16)[:, :area].int()
+    return _quantiles().index_select(0, index.flatten()).view(shape)
 
 
 def _cut_out(x: Tensor, p: ViewParameters) -> Tensor:
     line = (torch.arange(x.shape[1], device=x.device) + 0.5) / x.shape[1]
     rows = (line >= p.cut_top[:, None]) & (line < (p.cut_top + p.cut_height)[:, None])
     columns = (line >= p.cut_left[:, None]) & (line < (p.cut_left + p.cut_width)[:, None])
-    return torch.where(rows[:, :, None] & columns[:, None, :], x.mean(dim=(1, 2), keepdim=True), x)
+    hole = rows[:, :, None].float() * columns[:, None, :].float()
+    return x.lerp_(x.mean(dim=(1, 2), keepdim=True), hole)

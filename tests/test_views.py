@@ -1,9 +1,11 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from scarce.views import (
@@ -12,7 +14,6 @@ from scarce.views import (
     ViewParameters,
     draw_parameters,
     make_views,
-    resample_weights,
     resize,
     to_input,
 )
@@ -48,7 +49,7 @@ def test_all_off_is_a_resize():
 @pytest.mark.parametrize("size", [16, 40, 64])
 def test_crop_is_torchvisions_antialiased_resized_crop(size):
     image = smooth(1)
-    config = ViewConfig(**{**OFF.__dict__, "crop_min": 0.2})
+    config = replace(OFF, crop_min=0.2)
     base = draw_parameters(1, size, config, torch.Generator())
     top, left, height, width = 12, 24, 48, 60
     parameters = set_parameters(base, top=top / 96, left=left / 96, height=height / 96, width=width / 96)
@@ -62,7 +63,7 @@ def test_crop_is_torchvisions_antialiased_resized_crop(size):
 
 def test_brightness_contrast_and_gamma_are_torchvisions():
     image = smooth(1)
-    config = ViewConfig(**{**OFF.__dict__, "intensity_p": 1.0})
+    config = replace(OFF, intensity_p=1.0)
     base = draw_parameters(1, 96, config, torch.Generator())
     parameters = set_parameters(base, brightness=1.3, contrast=0.7, gamma=1.2)
     ours = make_views(image, 96, config, parameters, torch.Generator())[0]
@@ -73,7 +74,7 @@ def test_brightness_contrast_and_gamma_are_torchvisions():
 
 def test_blur_is_torchvisions_away_from_the_border():
     image = pictures(1)
-    config = ViewConfig(**{**OFF.__dict__, "blur": 1.0})
+    config = replace(OFF, blur=1.0)
     parameters = set_parameters(draw_parameters(1, 48, config, torch.Generator()), sigma=1.5)
     ours = make_views(image, 48, config, parameters, torch.Generator())
     theirs = to_input(tv.gaussian_blur(image.float(), [21, 21], [1.5, 1.5]))
@@ -83,7 +84,7 @@ def test_blur_is_torchvisions_away_from_the_border():
 @pytest.mark.parametrize("degrees", [-15.0, 10.0])
 def test_rotation_turns_by_its_angle_and_shows_no_black_corner(degrees):
     image = smooth(1)
-    config = ViewConfig(**{**OFF.__dict__, "crop_min": 0.3, "rotation": 15.0})
+    config = replace(OFF, crop_min=0.3, rotation=15.0)
     base = draw_parameters(1, 48, config, torch.Generator())
     place = {"top": 0.25, "left": 0.25, "height": 0.5, "width": 0.5, "mirrored": 0.0}
     turned = make_views(
@@ -96,13 +97,13 @@ def test_rotation_turns_by_its_angle_and_shows_no_black_corner(degrees):
 
 def test_flip_mirrors():
     image = pictures(1)
-    config = ViewConfig(**{**OFF.__dict__, "flip": 1.0})
+    config = replace(OFF, flip=1.0)
     torch.testing.assert_close(views(image, 48, config), to_input(image.flip(2)), atol=1e-5, rtol=0)
 
 
 def test_cutout_fills_a_rectangle_with_the_mean():
     image = pictures(1)
-    config = ViewConfig(**{**OFF.__dict__, "cutout": 1.0})
+    config = replace(OFF, cutout=1.0)
     parameters = set_parameters(
         draw_parameters(1, 48, config, torch.Generator()), cut_top=0.25, cut_left=0.5, cut_height=0.25, cut_width=0.25
     )
@@ -116,7 +117,7 @@ def test_cutout_fills_a_rectangle_with_the_mean():
 
 def test_noise_has_the_drawn_deviation():
     image = torch.full((64, 64, 64), 128.0)
-    config = ViewConfig(**{**OFF.__dict__, "noise": 0.1})
+    config = replace(OFF, noise=0.1)
     parameters = draw_parameters(64, 64, config, torch.Generator().manual_seed(0))
     noisy = make_views(image, 64, config, parameters, torch.Generator().manual_seed(0))
     measured = noisy.std(dim=(1, 2, 3)) * 0.25
@@ -161,13 +162,107 @@ def test_drawn_parameters_keep_to_their_ranges():
     assert ratio.max() < 1.34
 
 
-@settings(max_examples=50, deadline=None)
-@given(st.floats(-20, 60), st.floats(5, 90), st.integers(4, 70), st.integers(4, 70))
-def test_resampling_weights_are_averages(start, length, source, target):
-    weights = resample_weights(torch.tensor([start]), torch.tensor([length]), source, target)
-    assert weights.shape == (1, target, source)
-    assert (weights >= 0).all()
-    torch.testing.assert_close(weights.sum(2), torch.ones(1, target))
+def dense_crop(images: Tensor, size: int, side: int, p: ViewParameters) -> Tensor:
+    """Crop and resize by a matrix a side, with a weight for every pixel of the image."""
+    margin = (side / size - 1) / 2
+
+    def weights(start: Tensor, length: Tensor, source: int) -> Tensor:
+        step = ((1 + 2 * margin) * length * source / side)[:, None]
+        centre = ((start - margin * length) * source)[:, None] + (torch.arange(side) + 0.5) * step
+        distance = torch.arange(source) + 0.5 - centre.clamp(0.5, source - 0.5)[:, :, None]
+        dense = (1 - distance.abs() / step[:, :, None].clamp(min=1)).clamp(min=0)
+        return dense / dense.sum(dim=2, keepdim=True)
+
+    rows, columns = (weights(*box) for box in ((p.top, p.height, images.shape[1]), (p.left, p.width, images.shape[2])))
+    columns = torch.where(p.mirrored[:, None, None] > 0, columns.flip(1), columns)
+    return rows @ (images.float() / 255) @ columns.transpose(1, 2)
+
+
+def slow_views(images: Tensor, size: int, config: ViewConfig, p: ViewParameters) -> Tensor:
+    """`make_views` without noise, in dense matrices and one plain operation after the other, each on every view."""
+
+    def column(values: Tensor) -> Tensor:
+        return values[:, None, None]
+
+    turn = math.radians(min(config.rotation, 45))
+    x = dense_crop(images, size, math.ceil(size * (math.cos(turn) + math.sin(turn))), p)
+    cos, sin, zero = (size / x.shape[1] * v for v in (p.angle.cos(), p.angle.sin(), torch.zeros_like(p.angle)))
+    matrix = torch.stack([torch.stack([cos, -sin, zero], 1), torch.stack([sin, cos, zero], 1)], 1)
+    grid = F.affine_grid(matrix, [len(x), 1, size, size], align_corners=False)
+    x = F.grid_sample(x.unsqueeze(1), grid, padding_mode="border", align_corners=False).squeeze(1)
+    x = (x * column(p.brightness)).clamp(0, 1)
+    mean = x.mean(dim=(1, 2), keepdim=True)
+    x = ((x - mean) * column(p.contrast) + mean).clamp(0, 1)
+    x = x.clamp(min=1e-6) ** column(p.gamma)
+    line = torch.arange(size)
+    band = torch.exp(-0.5 * ((line[:, None] - line) / column(p.sigma).clamp(min=1e-3)) ** 2)
+    band = band / band.sum(dim=2, keepdim=True)
+    x = band @ x @ band.transpose(1, 2)
+    line = (line + 0.5) / size
+    rows = (line >= p.cut_top[:, None]) & (line < (p.cut_top + p.cut_height)[:, None])
+    columns = (line >= p.cut_left[:, None]) & (line < (p.cut_left + p.cut_width)[:, None])
+    x = torch.where(rows[:, :, None] & columns[:, None, :], x.mean(dim=(1, 2), keepdim=True), x)
+    return (x.unsqueeze(1) - 0.5) / 0.25
+
+
+ALL = ViewConfig(crop_min=0.1, flip=0.5, brightness=0.6, contrast=0.6, gamma=0.5, blur=0.5, noise=0, cutout=0.5)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "config"),
+    [
+        (48, (48, 48), ALL),
+        (224, (256, 256), ALL),
+        (33, (100, 70), ALL),  # neither square nor even, and shrunk
+        (64, (20, 20), replace(ALL, rotation=70)),  # enlarged, and turned further than a corner
+        (32, (32, 32), replace(ALL, rotation=0, blur=1)),
+        (16, (300, 300), replace(ALL, crop_min=1)),
+        (12, (40, 40), replace(ALL, blur=1, blur_sigma=80)),  # wider than the view
+    ],
+)
+def test_views_are_those_of_dense_matrices(size, shape, config):
+    images = torch.randint(0, 256, (9, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    parameters = draw_parameters(9, size, config, torch.Generator().manual_seed(2))
+    ours = make_views(images, size, config, parameters, torch.Generator())
+    slow = slow_views(images, size, config, parameters)
+    torch.testing.assert_close(ours, slow, atol=4e-4, rtol=0)  # 1e-4 of intensity
+
+
+def test_images_are_left_as_they_were():
+    images = pictures().float()
+    before = images.clone()
+    views(images, 48, ALL)
+    assert torch.equal(images, before)
+
+
+def test_views_do_not_depend_on_the_number_of_threads():
+    images, threads = pictures(40), torch.get_num_threads()
+    try:
+        made = []
+        for count in (1, 2, 4):
+            torch.set_num_threads(count)
+            made.append(views(images, 160, replace(ALL, noise=0.05)))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
+
+
+def test_noise_is_normal_and_its_own_in_every_pixel():
+    image = torch.full((2, 301, 301), 128.0)
+    config = replace(OFF, noise=0.1)
+    parameters = set_parameters(draw_parameters(2, 301, config, torch.Generator()), noise=0.1)
+    noise = (make_views(image, 301, config, parameters, torch.Generator().manual_seed(0)) - to_input(image)) / 0.4
+    assert stats.kstest(noise.flatten().numpy(), "norm").pvalue > 0.01
+    flat = noise.flatten(1)
+    for shift in (1, 2, 3, 4, 301):  # four numbers are cut out of one random word
+        assert torch.corrcoef(torch.stack([flat[0, shift:], flat[0, :-shift]]))[0, 1].abs() < 4 / 301
+    assert torch.corrcoef(flat)[0, 1].abs() < 4 / 301
+
+
+def test_the_strength_of_the_blur_stays_on_the_cpu():
+    moved = draw_parameters(3, 32, ViewConfig(), torch.Generator()).to(torch.device("meta"))
+    assert {name for name in moved.__dataclass_fields__ if getattr(moved, name).device.type == "cpu"} == {"sigma"}
 
 
 def test_search_space_names_fields_and_holds_the_defaults():
