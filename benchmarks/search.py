@@ -1,7 +1,7 @@
 """How much computing a search takes to find what random search finds with 40 whole trials.
 
-    python benchmarks/search.py              # one seed, minutes
-    python benchmarks/search.py --seeds 5    # the row of the table
+    python benchmarks/search.py                      # one seed against the first peer, 80 s
+    python benchmarks/search.py --seeds 5 --both     # the rows of the table, 11 minutes
 
 Random search is run over 40 trials without pruning; its best validation AUC is the goal. Then this project's search
 (TPE, ASHA, every probe of the grid on every checkpoint) is run with the same trials of the same phantom hospitals, and
@@ -59,9 +59,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="searches with other samplers and initial weights")
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--epochs", type=float, default=4.0, help="of a trial, with a report each")
+    parser.add_argument("--both", action="store_true", help="against the second peer as well")
     arguments = parser.parse_args()
 
-    shares: dict[str, list[float]] = {name: [] for name in PEERS}
+    peers = dict(list(PEERS.items())[: 2 if arguments.both else 1])
+    shares: dict[str, list[float]] = {name: [] for name in peers}
     prepare_ray()
     with tempfile.TemporaryDirectory() as temporary, local_cluster():
         for hospital, patients in (("a", 200), ("b", 400)):
@@ -79,7 +81,7 @@ def main() -> None:
             seeded = replace(config, pretrain=replace(config.pretrain, seed=seed))
             folder = Path(temporary) / str(seed)
             ours = run(folder / "ours", seeded, hospitals, feed, task, sample_probe=False, prune=True)
-            for number, (name, sample_probe) in enumerate(PEERS.items()):
+            for number, (name, sample_probe) in enumerate(peers.items()):
                 random = replace(seeded, search=replace(seeded.search, sampler="random"))
                 peer = run(folder / str(number), random, hospitals, feed, task, sample_probe=sample_probe, prune=False)
                 goal = max(report.auc for report in peer)

@@ -64,9 +64,9 @@ def choose_trial(records: Sequence[TrialRecord], objective: str) -> tuple[TrialR
         objective: as in `scarce.config.SearchConfig`.
 
     Returns:
-        The trial; `objective`, `rule` in words, `chosen_trial`, `chosen_settings`, `val_auc`, `val_auc_se`; with the
-        shortcut as an objective also its `val_shortcut`, `val_shortcut_se` and the `front`, a dict of `Point` for
-        every trial on it.
+        The trial; `objective`, `rule` in words, `chosen_trial`, `chosen_settings`, `chosen_probe`, `val_auc`,
+        `val_auc_se`; with the shortcut as an objective also its `val_shortcut`, `val_shortcut_se` and the `front`, a
+        dict of `Point` for every trial on it.
     """
     if objective == "auc":
         chosen = max(records, key=lambda record: (record.best["val_auc"], record.identity))
@@ -83,6 +83,7 @@ def choose_trial(records: Sequence[TrialRecord], objective: str) -> tuple[TrialR
         "rule": rule,
         "chosen_trial": chosen.identity,
         "chosen_settings": chosen.sampled,
+        "chosen_probe": asdict(chosen.probe),
         "val_auc": chosen.best["val_auc"],
         "val_auc_se": chosen.best["val_auc_se"],
         **more,

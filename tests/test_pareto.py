@@ -61,6 +61,7 @@ def test_the_standard_error_is_that_of_the_best():
 def record(identity: str, *history: tuple[float, float]) -> TrialRecord:
     reports = [
         {"val_auc": auc, "val_auc_se": 0.02, "val_shortcut": shortcut, "val_shortcut_se": 0.01, "step": float(step)}
+        | {"probe.kind": "ridge", "probe.C": auc, "probe.normalise": "l2", "probe.neighbours": 5}
         for step, (auc, shortcut) in enumerate(history)
     ]
     return TrialRecord(identity, {"views.noise": 0.1}, {}, reports)
@@ -76,8 +77,11 @@ RECORDS = [
 def test_with_one_objective_the_best_auc_wins():
     chosen, choice = choose_trial(RECORDS, "auc")
     assert chosen.identity == "a"
-    assert set(choice) == {"objective", "rule", "chosen_trial", "chosen_settings", "val_auc", "val_auc_se"}
+    assert set(choice) == {
+        *("objective", "rule", "chosen_trial", "chosen_settings", "chosen_probe", "val_auc", "val_auc_se"),
+    }
     assert choice["val_auc"] == 0.70
+    assert choice["chosen_probe"] == {"kind": "ridge", "C": 0.70, "normalise": "l2", "neighbours": 5}  # of that report
     tied = [record("x", (0.7, 0.0)), record("z", (0.7, 0.3)), record("y", (0.7, 0.0))]
     assert choose_trial(tied, "auc")[0].identity == "z"
 

@@ -37,7 +37,13 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
         learning_curve_text(chosen["learning_curve"]),
         "## Search",
         f"{counts_text(search['trials'])} in {search['seconds'] / 60:.1f} minutes. Chosen on validation: trial "
-        f"{search['chosen_trial']}, AUC {search['val_auc']:.3f} ± {search['val_auc_se']:.3f} (s.e. over seeds).",
+        f"{search['chosen_trial']}, AUC {search['val_auc']:.3f} ± {search['val_auc_se']:.3f} (s.e. over seeds), with "
+        f"{_probe_text(search['chosen_probe'])}.",
+        *(
+            f"Warm start from {run['run']}: {run['points']} of its settings were tried first, {run['observations']} of "
+            f"its trials told to the sampler ({run['why']})."
+            for run in search.get("warm_start", {}).get("runs", [])
+        ),
         *_front(search),
         _trials_table(trials),
         *(f"Trial {identity} failed: {reason}" for identity, reason in search["failed"].items()),
@@ -82,6 +88,12 @@ def verdict(summary: Mapping[str, Any]) -> str:
         f"{interval_text(chosen)}), {against_chance}. By {confidence} intervals of paired differences and "
         f"Holm-corrected p-values, {'; '.join(parts)}."
     )
+
+
+def _probe_text(probe: Mapping[str, Any]) -> str:
+    """The probe in words, by what matters to its kind."""
+    more = {"knn": f" of {probe['neighbours']}", "prototype": ""}.get(probe["kind"], f", C={probe['C']:g}")
+    return f"a {probe['kind']} probe{more} on features normalised by {probe['normalise']}"
 
 
 def _front(search: Mapping[str, Any]) -> list[str]:

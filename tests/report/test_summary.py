@@ -30,6 +30,7 @@ def summary(low: float = 0.55) -> dict:
             "failed": {"abc": "FloatingPointError: the loss is nan"},
             "seconds": 90.0,
             "chosen_trial": "fed",
+            "chosen_probe": {"kind": "ridge", "C": 0.1, "normalise": "l2", "neighbours": 20},
             "val_auc": 0.61,
             "val_auc_se": 0.01,
         },
@@ -49,6 +50,18 @@ def test_verdict_says_what_was_beaten_what_not_and_what_won():
     assert "loses to pixels_16" in text
     assert "above chance" in text
     assert "90% interval 0.550 to 0.700" in text
+
+
+def test_the_search_names_its_probe_and_what_earlier_runs_brought():
+    text = summary_markdown(summary(), TRIALS)
+    assert "with a ridge probe, C=0.1 on features normalised by l2." in text
+    assert "Warm start" not in text
+    run = {"run": "runs/old", "points": 2, "observations": 6, "why": "same datasets"}
+    results = summary()
+    results["search"] |= {"warm_start": {"points": [], "runs": [run]}}
+    assert "Warm start from runs/old: 2 of its settings were tried first, 6 of its trials" in summary_markdown(
+        results, TRIALS
+    )
 
 
 def test_an_interval_alone_does_not_beat_one_of_many_baselines():
