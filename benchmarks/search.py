@@ -6,7 +6,7 @@
 Random search is run over 40 trials without pruning; its best validation AUC is the goal. Then this project's search
 (TPE, ASHA, every probe of the grid on every checkpoint) is run with the same trials of the same phantom hospitals, and
 its cost is what all its trials together have worked until a report reaches the goal: CPU-seconds of training and
-evaluation, start-up apart, as a share of the 40 random trials'.
+evaluation, start-up apart, as a share of the 40 random trials'. A goal that it never reaches counts as infinite.
 
 Two peers, both starting with the defaults as ours does:
   - random search that samples the probe's hyperparameters with the others and spends a pretraining on each, and
@@ -16,6 +16,7 @@ The goal is a maximum over noisy validation AUCs, on val. Nothing here says how 
 """
 
 import argparse
+import math
 import statistics
 import tempfile
 from dataclasses import dataclass, replace
@@ -85,11 +86,12 @@ def main() -> None:
                 random = replace(seeded, search=replace(seeded.search, sampler="random"))
                 peer = run(folder / str(number), random, hospitals, feed, task, sample_probe=sample_probe, prune=False)
                 goal = max(report.auc for report in peer)
-                share = worked_until(ours, goal) / worked_until(peer, float("inf"))
+                whole, best = worked_until(peer, None), max(report.auc for report in ours)
+                share = worked_until(ours, goal) / whole if best >= goal else math.inf
                 shares[name].append(share)
                 print(
-                    f"seed {seed}, {name}: best AUC {goal:.3f} after {worked_until(peer, float('inf')):.0f} s; "
-                    f"ours came to {max(report.auc for report in ours):.3f}, and to the goal after {share:.2f} of that",
+                    f"seed {seed}, {name}: best AUC {goal:.3f} after {whole:.0f} s; ours came to {best:.3f} after "
+                    f"{worked_until(ours, None) / whole:.2f} of that, and to the goal after {share:.2f}",
                     flush=True,
                 )
     for name, values in shares.items():
@@ -131,9 +133,9 @@ def probe_space() -> dict[str, Dimension]:
     return {f"probe.{name}": kinds if name == "kind" else space for name, space in probe.SEARCH_SPACE.items()}
 
 
-def worked_until(reports: list[Report], goal: float) -> float:
-    """Seconds that all trials together have worked until the first report at `goal`; of all their work if none is."""
-    reached = min((report.at for report in reports if report.auc >= goal), default=float("inf"))
+def worked_until(reports: list[Report], goal: float | None) -> float:
+    """Seconds that all trials together have worked until the first report at `goal`, or in all."""
+    reached = math.inf if goal is None else min(report.at for report in reports if report.auc >= goal)
     last: dict[float, float] = {}
     for report in reports:
         last[report.began] = max(report.at, last.get(report.began, 0.0))
