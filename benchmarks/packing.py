@@ -21,7 +21,8 @@ import torch
 from measure import OURS, alternate, row
 
 from scarce.command_line import parse
-from scarce.packing import Packing, line, make_recipe, measure, share_out, start_trials, window_rates
+from scarce.packed_trials import Packing, start_trials, window_rates
+from scarce.packing import line, make_recipe, measure, share_out
 from scarce.packing_config import PACKING_PRESETS, PackingConfig
 from scarce.pretrain import Recipe
 

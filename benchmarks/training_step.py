@@ -37,7 +37,7 @@ from scarce.data.phantom import PhantomConfig, write_phantom
 from scarce.data.pixels import Pixels
 from scarce.data.store import open_dataset
 from scarce.methods import REGISTRY
-from scarce.pretrain import Recipe, build_method, build_optimiser, dtype_of, next_views, train_step
+from scarce.pretrain import Recipe, build_method, build_optimiser, next_views, set_up, train_step
 from scarce.views import ViewConfig
 
 # What lightly's transforms can do too. The strengths are the reference runs'.
@@ -133,8 +133,7 @@ class Side:
 
 def train(recipe: Recipe, images: Pixels, device: torch.device) -> Iterator[Tensor]:
     """What the training loop does between two reports, without end; yields the loss of each step."""
-    method = build_method(recipe).to(device, dtype_of(recipe.pretrain)).to(memory_format=torch.channels_last)
-    optimiser = build_optimiser(method, recipe.optimiser, recipe.pretrain.batch_size, device)
+    method, optimiser = set_up(recipe, device)
     step = 0
     while True:
         method.train()

@@ -31,7 +31,7 @@ from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json, write_text
 from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
-from scarce.packing import step_ends
+from scarce.packed_trials import step_ends
 from scarce.pairing import Hospitals
 from scarce.pretrain import Recipe, build_method, count_held_out, steps_an_epoch
 from scarce.report.audit import audit_markdown

@@ -74,10 +74,7 @@ def pretrain(
     """
     config = recipe.pretrain
     torch.manual_seed(config.seed)
-    method = build_method(recipe).to(device, dtype_of(config)).to(memory_format=torch.channels_last)
-    if world_size() > 1 and method.JOINS_BATCH_NORM:
-        join_batch_norms(method, device)
-    optimiser = build_optimiser(method, recipe.optimiser, config.batch_size, device)
+    method, optimiser = set_up(recipe, device)
     watched, images = hold_out(images, recipe, method, device)
     steps_per_epoch = steps_an_epoch(config, len(images))
     total_steps = whole_steps(config.epochs, steps_per_epoch)
@@ -182,6 +179,15 @@ def count_steps(config: PretrainConfig, images: int) -> int:
 def whole_steps(epochs: float, steps_per_epoch: int) -> int:
     """The fewest whole steps that make up so many epochs; at least one."""
     return max(1, math.ceil(epochs * steps_per_epoch - 1e-6))
+
+
+def set_up(recipe: Recipe, device: torch.device) -> tuple[Method, torch.optim.Optimizer]:
+    """What a run begins with: the fresh method on its device, as `train_step` wants it, and its optimiser."""
+    config = recipe.pretrain
+    method = build_method(recipe).to(device, dtype_of(config)).to(memory_format=torch.channels_last)
+    if world_size() > 1 and method.JOINS_BATCH_NORM:
+        join_batch_norms(method, device)
+    return method, build_optimiser(method, recipe.optimiser, config.batch_size, device)
 
 
 def build_method(recipe: Recipe) -> Method:

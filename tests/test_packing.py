@@ -14,29 +14,24 @@ import numpy as np
 import pytest
 import torch
 
+from scarce import packed_trials
 from scarce import packing as module
 from scarce.command_line import parse
 from scarce.config import PRESETS, PretrainConfig
 from scarce.data.pixels import Pixels
 from scarce.errors import UserError
-from scarce.packing import (
+from scarce.packed_trials import (
     OutOfMemory,
     Packing,
-    Row,
     Trials,
     _run_trial,
-    candidate_sizes,
     made_up_pixels,
-    make_recipe,
-    measure,
     ran_out_of_memory,
-    recommend,
-    share_out,
     start_trials,
     step_ends,
-    tune_packing,
     window_rates,
 )
+from scarce.packing import Row, candidate_sizes, make_recipe, measure, recommend, share_out, tune_packing
 from scarce.packing_config import PackingConfig
 from scarce.pretrain import Recipe, count_steps
 from scarce.resources import plan_resources
@@ -177,8 +172,8 @@ def test_a_step_is_one_of_pretraining_with_the_whole_batch(monkeypatch):
         seen.append([tuple(view.shape) for view in views])
         return real(wrapped, method, optimiser, recipe, views, device)
 
-    real = module.train_step
-    monkeypatch.setattr(module, "train_step", train_step)
+    real = packed_trials.train_step
+    monkeypatch.setattr(packed_trials, "train_step", train_step)
     ends = list(itertools.islice(step_ends(RECIPE, made_up_pixels(90, 64), CPU), 7))
     assert seen == [[(16, 1, 32, 32)] * 2] * 7
     assert ends == sorted(ends)
