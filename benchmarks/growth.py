@@ -35,6 +35,7 @@ from growth_figure import LEAST_MB, Growth, exponents, growth_figure, is_seen
 from measure import row
 from PIL import Image
 from ray._private import internal_api
+from short_search import run_search
 
 from scarce import cluster
 from scarce.backbones import create_backbone
@@ -49,7 +50,7 @@ from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import build_task
 from scarce.pretrain import pretrain
 from scarce.resources import Plan
-from scarce.search import prepare_ray, search
+from scarce.search import prepare_ray
 from scarce.settings import default_settings, search_space, values_of
 from scarce.trial import TrialContext
 from scarce.trials import read_trials, write_trials_table
@@ -243,9 +244,7 @@ def searches() -> Iterator[Search]:
                 plan = Plan(cpus=1.0, gpus=0.0, workers=1, concurrent=concurrent)
                 started, cpu = time.perf_counter(), time.process_time()
                 with Memory(everything, period=0.5) as memory:
-                    failed = search(context, space, plan, feed, task, points=[values_of(base, space)], trials=trials)
-                if failed:
-                    raise RuntimeError(f"trials failed: {failed}")
+                    run_search(context, plan, feed, task, space=space, points=[values_of(base, space)])
                 driver = {"s": time.process_time() - cpu - memory.cpu_s}
                 return context.folder, {
                     "the search": {"s": time.perf_counter() - started, "MB": memory.grown},

@@ -21,9 +21,8 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import ray
 from measure import row
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from short_search import make_context, read_reports, run_search
 
 from scarce.cluster import local_cluster
 from scarce.config import DataConfig, PretrainConfig, SearchConfig, SweepConfig
@@ -32,9 +31,8 @@ from scarce.data.phantom import PhantomConfig, write_phantom
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import Task, build_task
 from scarce.pairing import Hospitals
-from scarce.resources import plan_resources
-from scarce.search import prepare_ray, search
-from scarce.settings import default_settings, search_space
+from scarce.search import prepare_ray
+from scarce.settings import search_space
 from scarce.trial import TrialContext, train_worker
 from scarce.trials import read_trials
 
@@ -64,7 +62,7 @@ def main() -> None:
         few = max(2, count // 5)
         config = replace(config, search=replace(config.search, trials=few, workers_per_trial=2))
         two, two_s = timed_sweep(folder / "two", hospitals, config, feed, task)
-        own_s = sum(own_seconds(two.folder / "tensorboard" / r.identity) for r in read_trials(two.folder))
+        own_s = sum(own_seconds(two.folder, r.identity) for r in read_trials(two.folder))
         print(f"{few} trials of two workers: sweep {two_s:.1f} s, own work {own_s:.1f} s", flush=True)
 
     row(
@@ -102,17 +100,10 @@ def timed_sweep(
     folder: Path, hospitals: Hospitals, config: SweepConfig, feed: Feed, task: Task
 ) -> tuple[TrialContext, float]:
     """Run a search without pruning; its context and its seconds."""
-    folder.mkdir()
-    plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    base = default_settings(config.pretrain, feed.images)
-    context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)
-    space = search_space(config.pretrain)
+    context, plan = make_context(folder, config, hospitals, feed)
     started = time.perf_counter()
-    failed = search(context, space, plan, feed, task, points=[], trials=config.search.trials, prune=False)
-    seconds = time.perf_counter() - started
-    if failed:
-        raise RuntimeError(f"a trial failed, so the sweep did not do its work: {failed}")
-    return context, seconds
+    run_search(context, plan, feed, task, space=search_space(config.pretrain), points=[], prune=False)
+    return context, time.perf_counter() - started
 
 
 def timed_loop(context: TrialContext, points: list[dict], feed: Feed, task: Task) -> float:
@@ -123,11 +114,9 @@ def timed_loop(context: TrialContext, points: list[dict], feed: Feed, task: Task
     return time.perf_counter() - started
 
 
-def own_seconds(board: Path) -> float:
+def own_seconds(folder: Path, identity: str) -> float:
     """Seconds that a trial worked, from the times of its reports."""
-    events = EventAccumulator(str(board))
-    events.Reload()
-    times = [event.wall_time for event in events.Scalars("loss")]
+    times = [at for at, _ in read_reports(folder, identity, "loss")]
     return (times[-1] - times[0]) * len(times) / (len(times) - 1)
 
 

@@ -22,9 +22,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ray
 from measure import row
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from short_search import make_context, read_reports, run_search
 
 from scarce.cluster import local_cluster
 from scarce.config import DataConfig, PretrainConfig, SearchConfig, SweepConfig
@@ -34,11 +33,9 @@ from scarce.fewshot import probe
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import Task, build_task
 from scarce.pairing import Hospitals
-from scarce.resources import plan_resources
-from scarce.search import prepare_ray, search
-from scarce.settings import default_settings, search_space, values_of
+from scarce.search import prepare_ray
+from scarce.settings import search_space, values_of
 from scarce.space import Choice, Dimension
-from scarce.trial import TrialContext
 from scarce.trials import SETTINGS_NAME, read_trials
 
 SIZE = 32  # pixels
@@ -108,22 +105,17 @@ def run(
     folder: Path, config: SweepConfig, hospitals: Hospitals, feed: Feed, task: Task, *, sample_probe: bool, prune: bool
 ) -> list[Report]:
     """One search; the reports of its trials."""
-    folder.mkdir(parents=True)
-    plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
-    base = default_settings(config.pretrain, feed.images)
-    context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)
+    context, plan = make_context(folder, config, hospitals, feed)
     space = search_space(config.pretrain)
-    start = values_of(base, space)
+    start = values_of(context.base, space)
     if sample_probe:
         space |= probe_space()
         start |= {f"probe.{name}": getattr(probe.ProbeConfig(), name) for name in probe.SEARCH_SPACE}
-    search(context, space, plan, feed, task, points=[start], trials=config.search.trials, prune=prune)
+    run_search(context, plan, feed, task, space=space, points=[start], prune=prune)
     reports = []
     for record in read_trials(folder):
         began = (folder / "trials" / record.identity / SETTINGS_NAME).stat().st_mtime
-        events = EventAccumulator(str(folder / "tensorboard" / record.identity))
-        events.Reload()
-        reports += [Report(began, event.wall_time, event.value) for event in events.Scalars("val_auc")]
+        reports += [Report(began, at, auc) for at, auc in read_reports(folder, record.identity, "val_auc")]
     return reports
 
 
