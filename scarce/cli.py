@@ -4,7 +4,7 @@ import sys
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
@@ -12,7 +12,7 @@ from tyro.conf import Positional, arg, subcommand
 from scarce.audit_config import AuditConfig
 from scarce.command_line import parse
 from scarce.data.columns import Columns
-from scarce.errors import run_or_exit
+from scarce.errors import UserError, run_or_exit
 from scarce.packing_config import PACKING_PRESETS, PackingConfig
 
 if TYPE_CHECKING:
@@ -158,11 +158,34 @@ class TunePacking(PackingConfig):
         tune_packing(self, manifest.images, min(manifest.size, VIEW_MARGIN * self.training.image_size))
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """`scarce cluster check`: validate cluster files, and tell of every check how much it means."""
+
+    action: Annotated[Positional[Literal["check"]], arg(metavar="check")]
+    """What to do with them."""
+    files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE")] = ()
+    """Launcher, Kubernetes or compose YAML, .sbatch or Dockerfile; none: all files of cluster/."""
+    filled: bool = False
+    """The files are envsubst's output: names of projects and buckets may be in them, variables may not."""
+
+    def run(self) -> None:
+        """Print a line for every file and check; `UserError` if there is a fault."""
+        from scarce.cluster_check.check import check_files
+
+        verdicts = check_files(self.files, filled=self.filled)
+        print("\n".join(map(str, verdicts)), flush=True)
+        faults = sum(verdict.outcome == "fault" for verdict in verdicts)
+        if faults:
+            raise UserError(f"{faults} fault(s) in cluster files: mend the lines above that begin with 'fault'")
+
+
 Command = (
     Annotated[Convert, subcommand("convert")]
     | Annotated[Describe, subcommand("describe")]
     | Annotated[Audit, subcommand("audit")]
     | Annotated[TunePacking, subcommand("tune-packing")]
+    | Annotated[Cluster, subcommand("cluster")]
 )
 
 
@@ -170,7 +193,7 @@ def main() -> None:
     """Run `scarce` with the arguments of the process. Exit code 2: a mistake of the user's, told in one line."""
 
     def parse_and_run() -> None:
-        command: Convert | Describe | Audit | TunePacking
+        command: Convert | Describe | Audit | TunePacking | Cluster
         if sys.argv[1:2] == ["tune-packing"]:  # a preset decides its defaults, as in the sweeps
             presets = {name: TunePacking(**vars(config)) for name, config in PACKING_PRESETS.items()}
             command = parse(sys.argv[2:], presets, TunePacking.__doc__ or "", "scarce tune-packing")
