@@ -1,8 +1,10 @@
 """A cluster file as the checks see it, the versions it must agree with, and the checks that fit any kind of file."""
 
 import re
+import shutil
+import subprocess
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +61,8 @@ class Pins:
             ) from error
         packages = dict(line.split("==") for line in lines if "==" in line)
         major, minor = map(int, project["requires-python"].removeprefix(">=").split(".")[:2])
-        return cls({normalised(name): version for name, version in packages.items()}, project["version"], (major, minor))
+        pinned = {normalised(name): version for name, version in packages.items()}
+        return cls(pinned, project["version"], (major, minor))
 
 
 class ClusterFile:
@@ -126,6 +129,10 @@ class ClusterFile:
                 nodes.extend(node.value)
 
 
+Shape = Mapping[str, type | tuple[type, ...]]
+"""The keys that a mapping may have, and the types of their values."""
+
+
 def normalised(name: str) -> str:
     """A package's name as indexes compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
@@ -153,19 +160,21 @@ def fits_a_trial(cpus: float, gpus: float) -> bool:
 
 
 def shape(
-    value: Any, allowed: dict[str, type | tuple[type, ...]], what: str, line: Callable[[str], int]
+    file: ClusterFile, value: Any, allowed: Shape, what: str, *path: str | int, document: int = 0
 ) -> Iterator[Fault]:
-    """Faults in the keys of a mapping and in the types of their values."""
+    """Faults in the keys of the mapping at `path`, and in the types of their values."""
     if not isinstance(value, dict):
-        yield Fault(line(""), f"{what} must be a mapping, found {value!r}")
+        yield Fault(file.line(*path, document=document), f"{what} must be a mapping, found {value!r}")
         return
     for key, part in value.items():
-        if key not in allowed:
-            yield Fault(line(str(key)), f"{what} has no {key}: expected one of {', '.join(sorted(allowed))}")
-        elif not isinstance(part, allowed[key]) or (isinstance(part, bool) and allowed[key] is int):
-            kinds = allowed[key] if isinstance(allowed[key], tuple) else (allowed[key],)
-            names = " or ".join(kind.__name__ for kind in kinds)  # type: ignore[union-attr]
-            yield Fault(line(str(key)), f"{what}: {key} must be a {names}, found {part!r}")
+        kinds = allowed.get(key, ())
+        kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+        line = file.line(*path, key, document=document)
+        if not kinds:
+            yield Fault(line, f"{what} has no {key}: expected one of {', '.join(sorted(allowed))}")
+        elif not isinstance(part, kinds) or (isinstance(part, bool) and bool not in kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            yield Fault(line, f"{what}: {key} must be a {names}, found {part!r}")
 
 
 def matches(file: ClusterFile, pattern: str, flags: int = 0) -> Iterator[tuple[int, re.Match[str]]]:
@@ -173,6 +182,15 @@ def matches(file: ClusterFile, pattern: str, flags: int = 0) -> Iterator[tuple[i
     for number, line in enumerate(file.code, 1):
         for match in re.finditer(pattern, line, flags):
             yield number, match
+
+
+def shell_syntax(command: str) -> str:
+    """What bash has against a command's syntax; nothing if there is no bash."""
+    bash = shutil.which("bash")
+    if not bash:
+        return ""
+    ended = subprocess.run([bash, "-n", "-c", command], capture_output=True, text=True)
+    return ended.stderr.strip().splitlines()[0].partition("line ")[2] if ended.returncode else ""
 
 
 def read_as_yaml(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
@@ -198,7 +216,8 @@ def header(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
 def cost(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     """The cost at the top of the file: an amount, and the month of the assumption."""
     words = " ".join(file.header.replace("#", " ").split())
-    if not re.search(r"Cost .*\$\d+\.\d\d an hour.*\(assumption of 20\d\d-(0[1-9]|1[0-2])\b.*check the price list", words):
+    stated = r"Cost .*\$\d+\.\d\d an hour.*\(assumption of 20\d\d-(0[1-9]|1[0-2])\b.*check the price list"
+    if not re.search(stated, words):
         yield Fault(
             1,
             "its first comment states no cost: expected '# Cost  $0.00 an hour (assumption of YYYY-MM: ...; check the "
@@ -213,7 +232,7 @@ def versions(file: ClusterFile, pins: Pins) -> Iterator[Fault]:
             yield from _differs(number, name, version, pins)
         for name, version in re.findall(r"rayproject/(ray)[\w-]*:(\d[\d.]*)", line):
             yield from _differs(number, name, version, pins)
-    for number, match in matches(file, r"(?:\bFROM|\bimage:)\s+[\"']?([^\s\"'{}]*[^\s\"'{},]|\$\{\w+\})"):
+    for number, match in matches(file, r"(?:\bFROM|\bimage:)\s+[\"']?(\$\{\w+\}|[^\s\"'{},]+)"):
         image = match[1]
         name, _, tag = image.rpartition(":")
         if not is_variable(image) and (not name or "latest" in tag or not re.search(r"\d", tag)):
@@ -242,7 +261,7 @@ def python_minor(file: ClusterFile, pins: Pins, expected: tuple[int, int] | None
     for number, match in matches(file, r"\bpython:?(3)\.(\d+)"):
         found = (int(match[1]), int(match[2]))
         if found < pins.python:
-            yield Fault(number, f"Python {found[0]}.{found[1]}: scarce needs {pins.python[0]}.{pins.python[1]} or newer")
+            yield Fault(number, f"Python 3.{found[1]}: scarce needs 3.{pins.python[1]} or newer")
         elif found != wanted:
             yield Fault(number, f"Python {found[0]}.{found[1]}, expected {wanted[0]}.{wanted[1]}: write that")
 

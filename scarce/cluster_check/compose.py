@@ -11,6 +11,7 @@ from scarce.cluster_check.common import (
     ClusterFile,
     Fault,
     Pins,
+    Shape,
     Skip,
     as_list,
     as_map,
@@ -20,8 +21,8 @@ from scarce.cluster_check.common import (
 )
 
 # The Compose specification's fields that a sweep on one machine may need.
-_TOP = {"name": str, "services": dict, "secrets": dict, "volumes": dict, "networks": dict, "configs": dict}
-_SERVICE = {
+_TOP: Shape = {"name": str, "services": dict, "secrets": dict, "volumes": dict, "networks": dict, "configs": dict}
+_SERVICE: Shape = {
     "image": str,
     "build": (str, dict),
     "command": (str, list),
@@ -58,13 +59,13 @@ _UNITS = {"b": 1, "k": 2**10, "kb": 2**10, "m": 2**20, "mb": 2**20, "g": 2**30, 
 def services(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     """Fields and types, shared memory, token, ports, GPU, root."""
     compose = file.documents[0]
-    yield from shape(compose, _TOP, "a compose file", lambda key: file.line(key))
+    yield from shape(file, compose, _TOP, "a compose file")
     for name, service in as_map(compose.get("services")).items():
 
         def at(key: str = "", name: str = name) -> int:
             return file.line("services", name, key)
 
-        yield from shape(service, _SERVICE, name, at)
+        yield from shape(file, service, _SERVICE, name, "services", name)
         service = as_map(service)
         if not service.get("image") and not service.get("build"):
             yield Fault(at(), f"{name}: neither image nor build")

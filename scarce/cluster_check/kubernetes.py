@@ -11,11 +11,13 @@ from scarce.cluster_check.common import (
     ClusterFile,
     Fault,
     Pins,
+    Shape,
     as_list,
     as_map,
     fits_a_trial,
     is_variable,
     shape,
+    shell_syntax,
 )
 from scarce.errors import UserError
 
@@ -24,7 +26,7 @@ KUBERNETES = "1.34"
 
 # KubeRay 1.6, ray.io/v1; its definitions are in no package, so only names and types of fields are looked at.
 _KUBERAY = ("RayCluster", "RayJob")
-_CLUSTER = {
+_CLUSTER: Shape = {
     "rayVersion": str,
     "authOptions": dict,
     "enableInTreeAutoscaling": bool,
@@ -39,8 +41,8 @@ _CLUSTER = {
     "tlsOptions": dict,
     "upgradeStrategy": dict,
 }
-_AUTH = {"mode": str, "secretName": str, "enableK8sTokenAuth": bool}
-_AUTOSCALER = {
+_AUTH: Shape = {"mode": str, "secretName": str, "enableK8sTokenAuth": bool}
+_AUTOSCALER: Shape = {
     "version": str,
     "idleTimeoutSeconds": int,
     "upscalingMode": str,
@@ -52,9 +54,9 @@ _AUTOSCALER = {
     "envFrom": list,
     "volumeMounts": list,
 }
-_GROUP = {"template": dict, "rayStartParams": dict, "resources": dict, "labels": dict}
-_HEAD = {**_GROUP, "serviceType": str, "headService": dict, "enableIngress": bool}
-_WORKERS = {
+_GROUP: Shape = {"template": dict, "rayStartParams": dict, "resources": dict, "labels": dict}
+_HEAD: Shape = {**_GROUP, "serviceType": str, "headService": dict, "enableIngress": bool}
+_WORKERS: Shape = {
     **_GROUP,
     "groupName": str,
     "replicas": int,
@@ -66,7 +68,7 @@ _WORKERS = {
     "scaleStrategy": dict,
     "suspend": bool,
 }
-_JOB = {
+_JOB: Shape = {
     "rayClusterSpec": dict,
     "entrypoint": str,
     "submissionMode": str,
@@ -128,13 +130,13 @@ def _against_schema(
 
 def _groups(document: dict[str, Any]) -> Iterator[tuple[tuple[str | int, ...], dict[str, Any]]]:
     """The head's group and the workers', each with its path."""
-    base: tuple[str | int, ...] = ("spec", "rayClusterSpec") if document.get("kind") == "RayJob" else ("spec",)
-    spec: Any = document
-    for step in base:
-        spec = as_map(spec).get(step)
-    if "headGroupSpec" in as_map(spec):
+    base: tuple[str, ...] = ("spec",)
+    spec = as_map(document.get("spec"))
+    if document.get("kind") == "RayJob":
+        base, spec = (*base, "rayClusterSpec"), as_map(spec.get("rayClusterSpec"))
+    if "headGroupSpec" in spec:
         yield (*base, "headGroupSpec"), as_map(spec["headGroupSpec"])
-    for number, group in enumerate(as_list(as_map(spec).get("workerGroupSpecs"))):
+    for number, group in enumerate(as_list(spec.get("workerGroupSpecs"))):
         yield (*base, "workerGroupSpecs", number), as_map(group)
 
 
@@ -152,16 +154,18 @@ def kuberay(file: ClusterFile, pins: Pins) -> Iterator[Fault]:
         base: tuple[str, ...] = ("spec",)
         spec = as_map(document.get("spec"))
         if document["kind"] == "RayJob":
-            yield from shape(spec, _JOB, "a RayJob's spec", lambda key: at("spec", key))
+            yield from shape(file, spec, _JOB, "a RayJob's spec", "spec", document=index)
             entrypoint = spec.get("entrypoint", "")
             if not entrypoint:
                 yield Fault(at("spec"), "no entrypoint: which command is the job?")
+            if problem := shell_syntax(str(entrypoint)):
+                yield Fault(at("spec", "entrypoint"), f"bash: {problem}")
             if spec.get("backoffLimit") and "--resume" not in str(entrypoint):
                 yield Fault(at("spec", "backoffLimit"), "tried again from the start: add --resume to the entrypoint")
             if spec.get("shutdownAfterJobFinishes") is not True:
                 yield Fault(at("spec"), "the cluster outlives its job: write shutdownAfterJobFinishes: true")
             base, spec = ("spec", "rayClusterSpec"), as_map(spec.get("rayClusterSpec"))
-        yield from shape(spec, _CLUSTER, "a RayCluster's spec", lambda key, base=base: at(*base, key))  # type: ignore[misc]
+        yield from shape(file, spec, _CLUSTER, "a RayCluster's spec", *base, document=index)
 
         if spec.get("rayVersion") != pins.packages.get("ray"):
             yield Fault(
@@ -170,20 +174,23 @@ def kuberay(file: ClusterFile, pins: Pins) -> Iterator[Fault]:
             )
         auth = as_map(spec.get("authOptions"))
         where = (*base, "authOptions")
-        yield from shape(auth, _AUTH, "authOptions", lambda key, where=where: at(*where, key))  # type: ignore[misc]
+        yield from shape(file, auth, _AUTH, "authOptions", *where, document=index)
         if auth.get("mode") != "token" or not auth.get("secretName"):
             yield Fault(at(*where), "no token: write authOptions {mode: token, secretName: ...}")
         scaler = as_map(spec.get("autoscalerOptions"))
         where = (*base, "autoscalerOptions")
-        yield from shape(scaler, _AUTOSCALER, "autoscalerOptions", lambda key, where=where: at(*where, key))  # type: ignore[misc]
+        yield from shape(file, scaler, _AUTOSCALER, "autoscalerOptions", *where, document=index)
         if spec.get("enableInTreeAutoscaling") is not True:
             yield Fault(at(*base), "no autoscaling: write enableInTreeAutoscaling: true")
         timeout = scaler.get("idleTimeoutSeconds")
         if not isinstance(timeout, int) or not 60 <= timeout <= 3600:
             yield Fault(at(*where), f"idleTimeoutSeconds is {timeout}, expected 60 to 3600: idle workers cost as much")
         yield from _limits(as_map(scaler.get("resources")), "the autoscaler", at(*where))
-        if as_map(as_map(document.get("metadata")).get("annotations")).get("ray.io/overwrite-container-cmd") != "true":
-            yield Fault(at("metadata"), 'KubeRay replaces our commands: annotate ray.io/overwrite-container-cmd: "true"')
+        notes = as_map(as_map(document.get("metadata")).get("annotations"))
+        if notes.get("ray.io/overwrite-container-cmd") != "true":
+            yield Fault(
+                at("metadata"), 'KubeRay replaces the commands: annotate ray.io/overwrite-container-cmd: "true"'
+            )
 
 
 def pods(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
@@ -197,7 +204,7 @@ def pods(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
                 return file.line(*where, *path, document=index)
 
             what = "head" if head else str(group.get("groupName", "a worker group"))
-            yield from shape(group, _HEAD if head else _WORKERS, what, at)
+            yield from shape(file, group, _HEAD if head else _WORKERS, what, *where, document=index)
             pod = as_map(as_map(group.get("template")).get("spec"))
             containers = [as_map(container) for container in as_list(pod.get("containers"))]
             if not containers:
@@ -213,9 +220,13 @@ def pods(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
                 for variable in map(as_map, as_list(container.get("env"))):
                     secret = re.search(r"TOKEN$|PASSWORD|SECRET|_KEY$", str(variable.get("name")))
                     if secret and "value" in variable:
-                        yield Fault(line, f"{what}: {variable['name']} is a value: take it from a Secret (secretKeyRef)")
+                        yield Fault(
+                            line, f"{what}: {variable['name']} is a value: take it from a Secret (secretKeyRef)"
+                        )
             if not as_map(pod.get("securityContext")).get("runAsNonRoot"):
-                yield Fault(at("template", "spec"), f"{what}: may run as root: write securityContext.runAsNonRoot: true")
+                yield Fault(
+                    at("template", "spec"), f"{what}: may run as root: write securityContext.runAsNonRoot: true"
+                )
             if pod.get("hostNetwork"):
                 yield Fault(at("template", "spec", "hostNetwork"), f"{what}: hostNetwork opens Ray's ports on the node")
             for volume in map(as_map, as_list(pod.get("volumes"))):
@@ -245,9 +256,7 @@ def _devices(container: dict[str, Any], params: dict[str, Any], head: bool, what
         yield Fault(line, f"{what}: num-cpus, num-gpus and nvidia.com/gpu must be numbers")
         return
     if gpus != devices:
-        yield Fault(
-            line, f"{what}: Ray is told of num-gpus {gpus:g}, but the limit of nvidia.com/gpu is {devices:g}"
-        )
+        yield Fault(line, f"{what}: Ray is told of num-gpus {gpus:g}, but the limit of nvidia.com/gpu is {devices:g}")
     if head and not fits_a_trial(cpus, gpus):
         return
     if head:
@@ -291,7 +300,7 @@ def _claims(file: ClusterFile) -> set[str]:
             continue
         for document in documents:
             if document.get("kind") == "PersistentVolumeClaim":
-                made.add(as_map(document.get("metadata")).get("name"))
+                made.add(str(as_map(document.get("metadata")).get("name")))
     return made
 
 
@@ -315,7 +324,9 @@ def site_names(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     """Images lie in somebody's registry."""
     for index, document in enumerate(file.documents):
         for where, group in _groups(document):
-            for number, container in enumerate(as_list(as_map(as_map(group.get("template")).get("spec")).get("containers"))):
+            for number, container in enumerate(
+                as_list(as_map(as_map(group.get("template")).get("spec")).get("containers"))
+            ):
                 image = as_map(container).get("image")
                 if not is_variable(image):
                     line = file.line(*where, "template", "spec", "containers", number, "image", document=index)

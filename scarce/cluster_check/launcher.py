@@ -12,16 +12,18 @@ from scarce.cluster_check.common import (
     ClusterFile,
     Fault,
     Pins,
+    Shape,
     as_list,
     as_map,
     fits_a_trial,
     is_variable,
     python_minor,
     shape,
+    shell_syntax,
 )
 
 # Fields of an instance in Google's API (compute v1, instances.insert) that a node_config may have; Ray adds the rest.
-_NODE = {
+_NODE: Shape = {
     "machineType": str,
     "disks": list,
     "guestAccelerators": list,
@@ -36,9 +38,9 @@ _NODE = {
     "shieldedInstanceConfig": dict,
     "reservationAffinity": dict,
 }
-_DISK = {"boot": bool, "autoDelete": bool, "type": str, "mode": str, "interface": str, "initializeParams": dict}
-_NEW_DISK = {"diskSizeGb": int, "diskType": str, "sourceImage": str, "provisionedIops": int, "labels": dict}
-_SCHEDULING = {
+_DISK: Shape = {"boot": bool, "autoDelete": bool, "type": str, "mode": str, "interface": str, "initializeParams": dict}
+_NEW_DISK: Shape = {"diskSizeGb": int, "diskType": str, "sourceImage": str, "provisionedIops": int, "labels": dict}
+_SCHEDULING: Shape = {
     "provisioningModel": str,
     "preemptible": bool,
     "instanceTerminationAction": str,
@@ -112,7 +114,7 @@ def machines(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
 def _node_type(file: ClusterFile, where: tuple[str, ...], node: dict[str, Any], zone: str) -> Iterator[Fault]:
     name, resources, config = where[-1], as_map(node.get("resources")), as_map(node.get("node_config"))
     place = (*where, "node_config")
-    yield from shape(config, _NODE, f"{name}.node_config", lambda key: file.line(*place, key))
+    yield from shape(file, config, _NODE, f"{name}.node_config", *place)
     machine = config.get("machineType")
     if not isinstance(machine, str):
         if machine is None:
@@ -128,11 +130,11 @@ def _node_type(file: ClusterFile, where: tuple[str, ...], node: dict[str, Any], 
     if not any(as_map(disk).get("boot") for disk in disks):
         yield Fault(file.line(*place, "disks"), f"{name}: no disk with boot: true")
     for index, disk in enumerate(disks):
-        at = (*place, "disks", index)
-        yield from shape(disk, _DISK, f"{name}: a disk", lambda key, at=at: file.line(*at, key))  # type: ignore[misc]
+        at: tuple[str | int, ...] = (*place, "disks", index)
+        yield from shape(file, disk, _DISK, f"{name}: a disk", *at)
         new = as_map(as_map(disk).get("initializeParams"))
         at = (*at, "initializeParams")
-        yield from shape(new, _NEW_DISK, f"{name}: a disk", lambda key, at=at: file.line(*at, key))  # type: ignore[misc]
+        yield from shape(file, new, _NEW_DISK, f"{name}: a disk", *at)
         if not new.get("sourceImage"):
             yield Fault(file.line(*at), f"{name}: a disk without sourceImage")
         size = new.get("diskSizeGb", 0)
@@ -158,15 +160,13 @@ def _node_type(file: ClusterFile, where: tuple[str, ...], node: dict[str, Any], 
     yield from _scheduling(file, (*place, "scheduling"), name, config.get("scheduling"), devices)
 
 
-def _scheduling(
-    file: ClusterFile, where: tuple[str, ...], name: str, scheduling: Any, devices: int
-) -> Iterator[Fault]:
+def _scheduling(file: ClusterFile, where: tuple[str, ...], name: str, scheduling: Any, devices: int) -> Iterator[Fault]:
     line = file.line(*where)
     if isinstance(scheduling, list):
         yield Fault(line, f"{name}: scheduling is a list, Google's API describes a mapping: drop the dash")
         return
     scheduling = as_map(scheduling)
-    yield from shape(scheduling, _SCHEDULING, f"{name}.scheduling", lambda key: file.line(*where, key))
+    yield from shape(file, scheduling, _SCHEDULING, f"{name}.scheduling", *where)
     model = scheduling.get("provisioningModel", "STANDARD")
     if model not in ("STANDARD", "SPOT"):
         yield Fault(line, f"{name}: provisioningModel {model!r}, expected STANDARD or SPOT")
@@ -185,17 +185,17 @@ def spot(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     """Where there are workers: that they come and go, that losing one costs little, and that the head is not lost."""
     config = file.documents[0]
     types = as_map(config.get("available_node_types"))
-    head = config.get("head_node_type")
+    head = str(config.get("head_node_type"))
     workers = {name: as_map(node) for name, node in types.items() if name != head}
     if not workers:
         return
     node = as_map(types.get(head))
     if _is_spot(node):
-        yield Fault(file.line("available_node_types", str(head)), "the head is a spot machine: with it the sweep is lost")
+        yield Fault(file.line("available_node_types", head), "the head is a spot machine: the sweep would go with it")
     resources = as_map(node.get("resources"))
     if "GPU" not in resources or fits_a_trial(resources.get("CPU", 0), resources["GPU"]):
         yield Fault(
-            file.line("available_node_types", str(head), "resources"),
+            file.line("available_node_types", head, "resources"),
             'trials of --preset l4 fit on the head, which runs the driver: write resources {"CPU": 1, "GPU": 0}',
         )
     timeout = config.get("idle_timeout_minutes")
@@ -213,7 +213,7 @@ def spot(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
         if not worker.get("max_workers"):
             yield Fault(file.line("available_node_types", name), f"{name}: max_workers is 0, so there will be none")
     if not any(re.search(r"\bgcsfuse\b", str(command)) for command in as_list(config.get("setup_commands"))):
-        yield Fault(file.line("setup_commands"), "no bucket is mounted: data and results must be where all nodes see them")
+        yield Fault(file.line("setup_commands"), "no bucket is mounted (gcsfuse): where would all nodes find the data?")
     if "~/.ray/auth_token" not in as_map(config.get("file_mounts")):
         yield Fault(file.line("file_mounts"), "workers get no token: mount ~/.ray/auth_token")
     starts = [str(command) for command in as_list(config.get("worker_start_ray_commands"))]
@@ -249,6 +249,8 @@ def commands(file: ClusterFile, pins: Pins) -> Iterator[Fault]:
         for command in map(str, as_list(prepared.get(part))):
             if "pip install" in command and part not in file.documents[0] and command not in own:
                 yield Fault(0, f"no {part}, so Ray runs its default, {_one_line(command)!r}: write [] or your own")
+            if problem := shell_syntax(command):
+                yield Fault(file.line(part if part in file.documents[0] else "setup_commands"), f"bash: {problem}")
             if re.search(r"\bray[\"']? start\b", command) and "RAY_AUTH_MODE=token" not in command:
                 yield Fault(file.line(part), f"{part} start Ray without RAY_AUTH_MODE=token: anyone could run code")
     heads = [command for command in map(str, prepared.get("head_start_ray_commands", [])) if "ray start" in command]

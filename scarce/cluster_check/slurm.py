@@ -42,16 +42,16 @@ def options(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     """The #SBATCH lines."""
     found: dict[str, tuple[int, str]] = {}
     started = 0
-    for number, line in enumerate(file.text.splitlines(), 1):
-        if line.startswith("#SBATCH"):
-            match = re.fullmatch(r"#SBATCH\s+--([\w-]+)(?:[= ](\S+))?\s*", line)
+    for number, text in enumerate(file.text.splitlines(), 1):
+        if text.startswith("#SBATCH"):
+            match = re.fullmatch(r"#SBATCH\s+--([\w-]+)(?:[= ](\S+))?\s*", text)
             if started:
                 yield Fault(number, f"Slurm ignores what comes after the first command, in line {started}: move it up")
             elif not match or match[1] not in _OPTIONS:
-                yield Fault(number, f"{line!r} is no option of sbatch known here: expected #SBATCH --name=value")
+                yield Fault(number, f"{text!r} is no option of sbatch known here: expected #SBATCH --name=value")
             else:
                 found[match[1]] = (number, match[2] or "")
-        elif line.strip() and not line.startswith("#"):
+        elif text.strip() and not text.startswith("#"):
             started = started or number
     if not file.text.startswith("#!/bin/bash"):
         yield Fault(1, "sbatch wants #!/bin/bash in the first line")
@@ -79,7 +79,7 @@ def script(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
         (r"^set -euo pipefail", "goes on after errors: write set -euo pipefail"),
         (r"^trap \S+ EXIT", "leaves Ray running when it ends: set a trap on EXIT"),
         (r"^trap \S+ TERM", "does not hear that its time is up: set a trap on TERM"),
-        (r"scontrol requeue", "does not go back into the queue: scontrol requeue \"$SLURM_JOB_ID\""),
+        (r"scontrol requeue", 'does not go back into the queue: scontrol requeue "$SLURM_JOB_ID"'),
         (r"--resume", "a second attempt would find the run's folder taken: pass --resume"),
         (r"umask 077", "others could read the token: umask 077 before it is written"),
         (r"^export .*RAY_AUTH_MODE=token", "starts Ray without a token: export RAY_AUTH_MODE=token"),
@@ -95,7 +95,9 @@ def script(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     if first and mode and mode[0] > first[0]:
         yield Fault(first[0], "starts Ray before RAY_AUTH_MODE=token is exported")
     for number, match in matches(file, r"(?<![\w/.-])(python3?|ray)\s+(?:-m|-c|start|stop|health-check|sweeps)"):
-        yield Fault(number, f"{match[1]} may be any: write .venv/bin/{match[1]}, which has requirements.lock's versions")
+        yield Fault(
+            number, f"{match[1]} may be any: write .venv/bin/{match[1]}, which has requirements.lock's versions"
+        )
 
 
 CHECKS = (
