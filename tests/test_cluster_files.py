@@ -150,7 +150,7 @@ MISTAKES = [
     ("Dockerfile", "--requirement requirements.lock", "ray torch", "does not install requirements.lock"),
     ("Dockerfile", "COPY sweeps sweeps", "COPY . .", "copies everything"),
     # Slurm
-    ("slurm/sweep.sbatch", 'for ((i = 1; i < $#; i++)); do', "for ((i = 1; i < $#; i++));", "syntax error"),
+    ("slurm/sweep.sbatch", 'for argument in "$@"; do', 'for argument in "$@";', "syntax error"),
     ("slurm/sweep.sbatch", "trap cleanup EXIT\n", "", "set a trap on EXIT"),
     ("slurm/sweep.sbatch", "#SBATCH --requeue\n", "", "no #SBATCH --requeue"),
     ("slurm/sweep.sbatch", "--signal=B:TERM@60", "--signal=TERM@60", "write B:TERM@60"),
@@ -159,7 +159,7 @@ MISTAKES = [
     ("slurm/sweep.sbatch", "#SBATCH --requeue", "#SBATCH --account=chest", "leave it to the command line"),
     ("slurm/sweep.sbatch", "set -euo pipefail\n",
      "set -euo pipefail\n#SBATCH --exclusive\n", "after the first command"),
-    ("slurm/sweep.sbatch", "umask 077\n", "", "others could read the token"),
+    ("slurm/sweep.sbatch", "  umask 077\n", "", "others could read the token"),
     ("slurm/sweep.sbatch", "export RAY_AUTH_MODE=token ", "export ", "starts Ray without a token"),
     ("slurm/sweep.sbatch", "    .venv/bin/ray start", "    ray start", "ray may be any"),
     ("slurm/sweep.sbatch", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "would listen on 0.0.0.0"),
@@ -207,6 +207,38 @@ def test_the_line_is_that_of_the_mistake(tmp_path: Path, name: str, right: str, 
     file.write_text(file.read_text().replace(right, wrong))
     lines = file.read_text().splitlines()
     assert any(wrong.strip() in lines[fault.line - 1] for fault in faults(check_files([file])) if fault.line)
+
+
+@pytest.mark.parametrize("value", [None, 5, [], [{}], {"x": 5}])
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("gcp-spot.yaml", ("available_node_types",)),
+        ("gcp-spot.yaml", ("available_node_types", "head", "resources", "GPU")),
+        ("gcp-spot.yaml", ("head_start_ray_commands",)),
+        ("kuberay/raycluster.yaml", ("kind",)),
+        ("kuberay/raycluster.yaml", ("spec", "workerGroupSpecs", 0, "template", "spec", "volumes", 0)),
+        ("compose.yaml", ("services", "sweep", "secrets", 0)),
+    ],
+)
+def test_a_value_of_another_type_is_a_fault_and_no_crash(
+    tmp_path: Path, name: str, path: tuple[str | int], value: object
+):
+    shutil.copytree(CLUSTER, tmp_path / "cluster")
+    file = tmp_path / "cluster" / name
+    document = yaml.safe_load(file.read_text())
+    place = document
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(yaml.safe_dump(document))
+    assert [fault for fault in faults(check_files([file])) if "at the top" not in fault.check]
+
+
+def test_what_is_missing_to_check_kubernetes_files(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "kubernetes_validate", None)
+    with pytest.raises(UserError, match=r"pip install 'scarce\[cluster\]'"):
+        check_files([CLUSTER / "kuberay" / "storage.yaml"])
 
 
 def test_the_job_runs_on_the_cluster_of_the_other_file():
@@ -329,7 +361,7 @@ class TestSbatch:
         assert sweep == f"python sweeps/ssl_aug.py --address 127.0.0.1:{port} --preset l4 --name night"
         assert "no token" not in log
         assert log.count("srun ended") == 2
-        assert list(tmp_path.glob("runs/.slurm/*")) == []  # the token is gone
+        assert list(tmp_path.glob("build/*")) == []  # the token is gone
         assert not any("requeue" in line for line in log)
 
         log_file = tmp_path / "log"

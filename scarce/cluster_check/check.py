@@ -96,7 +96,7 @@ def _checks_of(file: ClusterFile, filled: bool) -> Sequence[Check]:
         first = file.documents[0] if file.documents else {}
     except yaml.YAMLError:
         return (syntax,)
-    kinds = {document.get("kind") for document in file.documents}
+    kinds = {str(document.get("kind")) for document in file.documents}
     if "services" in first:
         return (syntax, *compose.CHECKS, *COMMON, own_names, _HEADER)
     if "apiVersion" in first or "kind" in first:

@@ -153,9 +153,11 @@ def is_variable(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\$\{\w+(:-[^}]*)?\}", value) is not None
 
 
-def fits_a_trial(cpus: float, gpus: float) -> bool:
-    """Whether a node of these resources would be given trials of `--preset l4`."""
+def fits_a_trial(cpus: Any, gpus: Any) -> bool:
+    """Whether a node of these resources would be given trials of `--preset l4`; not if they are no numbers."""
     search = PRESETS["l4"].search
+    if not isinstance(cpus, int | float) or not isinstance(gpus, int | float):
+        return False
     return cpus >= search.cpus_per_trial and gpus >= (search.gpus_per_trial or 0)
 
 

@@ -81,7 +81,7 @@ def services(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
                 f"{name}: no token: set RAY_AUTH_MODE: token and RAY_AUTH_TOKEN_PATH: /run/secrets/ray_auth_token",
             )
         for secret in as_list(service.get("secrets")):
-            if secret not in as_map(compose.get("secrets")):
+            if str(secret) not in as_map(compose.get("secrets")):
                 yield Fault(at("secrets"), f"{name}: the secret {secret} is not among the file's secrets")
         if not service.get("secrets"):
             yield Fault(at(), f"{name}: no secrets, so no token: give it ray_auth_token")

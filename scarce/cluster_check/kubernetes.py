@@ -231,7 +231,7 @@ def pods(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
                 yield Fault(at("template", "spec", "hostNetwork"), f"{what}: hostNetwork opens Ray's ports on the node")
             for volume in map(as_map, as_list(pod.get("volumes"))):
                 claim = as_map(volume.get("persistentVolumeClaim")).get("claimName")
-                if claim and claim not in claims:
+                if claim and str(claim) not in claims:
                     yield Fault(at("template", "spec", "volumes"), f"{what}: no file here makes the claim {claim}")
             if not any(as_map(volume).get("persistentVolumeClaim") for volume in as_list(pod.get("volumes"))):
                 yield Fault(at("template", "spec"), f"{what}: no persistentVolumeClaim: results would go with the pod")

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import io
+import logging
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -63,6 +64,7 @@ def _prepared(file: ClusterFile) -> dict[str, Any]:
     """The configuration with Ray's defaults filled in; whatever Ray raises."""
     from ray.autoscaler._private.util import prepare_config
 
+    logging.getLogger("ray.autoscaler").setLevel(logging.ERROR)  # what it fills in
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         prepared: dict[str, Any] = prepare_config(copy.deepcopy(file.documents[0]))
     return prepared
@@ -253,7 +255,9 @@ def commands(file: ClusterFile, pins: Pins) -> Iterator[Fault]:
                 yield Fault(file.line(part if part in file.documents[0] else "setup_commands"), f"bash: {problem}")
             if re.search(r"\bray[\"']? start\b", command) and "RAY_AUTH_MODE=token" not in command:
                 yield Fault(file.line(part), f"{part} start Ray without RAY_AUTH_MODE=token: anyone could run code")
-    heads = [command for command in map(str, prepared.get("head_start_ray_commands", [])) if "ray start" in command]
+    heads = [
+        command for command in map(str, as_list(prepared.get("head_start_ray_commands"))) if "ray start" in command
+    ]
     for needed in ("--head", "--autoscaling-config=~/ray_bootstrap_config.yaml", "--dashboard-host=127.0.0.1"):
         if not any(needed in command for command in heads):
             yield Fault(file.line("head_start_ray_commands"), f"the head does not start Ray with {needed}")

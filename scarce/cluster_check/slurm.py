@@ -81,7 +81,7 @@ def script(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
         (r"^trap \S+ TERM", "does not hear that its time is up: set a trap on TERM"),
         (r"scontrol requeue", 'does not go back into the queue: scontrol requeue "$SLURM_JOB_ID"'),
         (r"--resume", "a second attempt would find the run's folder taken: pass --resume"),
-        (r"umask 077", "others could read the token: umask 077 before it is written"),
+        (r"^\s*umask 077", "others could read the token: umask 077 before it is written"),
         (r"^export .*RAY_AUTH_MODE=token", "starts Ray without a token: export RAY_AUTH_MODE=token"),
         (r"^export .*RAY_AUTH_TOKEN_PATH=", "nodes do not know the token: export RAY_AUTH_TOKEN_PATH"),
         (r"srun .*scarce\.node_notice -- .*ray start --block", "must start Ray by srun under scarce.node_notice"),
