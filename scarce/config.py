@@ -68,7 +68,13 @@ class SearchConfig:
     """ASHA goes on with the best 1/reduction of the trials at each rung, by AUC alone whatever the objective; for 2
     the rungs are a quarter and a half of the epochs."""
     budget_hours: float = 0.0
-    """Hours after which the search stops and the best trial so far is evaluated; 0: no limit."""
+    """Hours within which the whole run ends, the final evaluation and the audits included: no trial is begun that is
+    not expected to fit, and those still running are stopped in time. Runs before a --resume count. 0: no limit."""
+    budget_usd: float = 0.0
+    """The same in dollars, for all nodes that are alive, with --price-per-hour; 0: no limit."""
+    price_per_hour: tuple[str, ...] = ()
+    """Dollars an hour of a node by its type, as in l4-spot=0.34 head=0.10, or one number for all nodes. Types are those
+    of the cluster launcher and groups of KubeRay, or head, worker, and kinds of GPU such as L4."""
     warm_start: tuple[str, ...] = ()
     """Folders of finished runs of sweeps/ssl_aug.py, or their trials.parquet: after the defaults, their best settings
     by validation AUC are tried, a quarter of the trials at most. Trials of a run with the same datasets, protocol and

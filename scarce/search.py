@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from ray import tune
 
+from scarce.budget_hook import BudgetHook
 from scarce.data.feed import Feed
 from scarce.fewshot.task import Task
 from scarce.optuna_space import make_sampler, to_distributions
@@ -41,6 +42,7 @@ def search(
     trials: int,
     prune: bool = True,
     observations: Sequence[TrialRecord] = (),
+    budget: BudgetHook | None = None,
 ) -> dict[str, str]:
     """Run the trials, going on where an interrupted search in the same folder stopped.
 
@@ -54,6 +56,7 @@ def search(
         trials: how many to run, those of `points` included.
         prune: whether trials that fall behind are stopped early.
         observations: trials of earlier runs for the sampler, with a value for all of `space` in `sampled`.
+        budget: meters the run and ends the search in time.
 
     Returns:
         The trials that failed for good, by identity, with the last line of their errors.
@@ -74,6 +77,7 @@ def search(
             folder=context.folder,
             objectives=config.search.objectives,
             observations=observations,
+            budget=budget,
         )
         pruner = Pruner(context.folder, config.pretrain.epochs, config.search.reduction, METRIC) if prune else None
         tuner = tune.Tuner(
@@ -86,13 +90,13 @@ def search(
                 num_samples=trials,
                 max_concurrent_trials=plan.concurrent,
                 reuse_actors=True,
-                time_budget_s=config.search.budget_hours * 3600 or None,
                 trial_dirname_creator=lambda trial: f"trial_{trial.trial_id}",
             ),
             run_config=tune.RunConfig(
                 name=TUNE_NAME,
                 storage_path=str(context.folder),
-                callbacks=[TrialLines(config.pretrain.epochs)],
+                callbacks=[*([budget] if budget else []), TrialLines(config.pretrain.epochs)],
+                stop=budget,
                 failure_config=tune.FailureConfig(max_failures=2),
                 verbose=0,
             ),

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -11,6 +11,9 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.search.optuna import OptunaSearch
 
 from scarce.trials import TrialRecord, read_trials
+
+if TYPE_CHECKING:
+    from scarce.budget_hook import BudgetHook
 
 METRIC = "val_auc"
 EARLIER = "earlier"  # marks a trial of an earlier run in the study
@@ -36,12 +39,13 @@ class Searcher(OptunaSearch):
         folder: Path,
         objectives: Mapping[str, str],
         observations: Sequence[TrialRecord] = (),
+        budget: "BudgetHook | None" = None,
     ) -> None:
         """Search `space`, the given points first; trials of `epochs` live below the run's `folder`.
 
         `objectives` are metrics of a report, each with max or min. `observations` are trials of earlier runs that are
         known as if they had ended here, with a value of all of `space` in `sampled`; TPE counts them among those that
-        it waits for before it begins.
+        it waits for before it begins. `budget` says whether another trial may begin.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         metric, mode = list(objectives), list(objectives.values())
@@ -56,8 +60,20 @@ class Searcher(OptunaSearch):
         self.distributions = space
         self.epochs = epochs
         self.folder = folder
+        self.budget = budget
         for record in observations:
             self._add(record, EARLIER)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """Settings to try. Without room in the budget: none now, and none ever once no trial runs any more.
+
+        While trials run, room may yet come, as they may be quicker than thought and nodes may cost less.
+        """
+        if self.budget is not None and not self.budget.has_room():
+            never: Any = OptunaSearch.FINISHED  # a string, whatever Ray's annotation says
+            return never if self.budget.is_idle else None
+        suggestion: dict[str, Any] | None = super().suggest(trial_id)
+        return suggestion
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an intermediate value under the training step; Ray's own count is wrong after a restore."""
@@ -80,7 +96,9 @@ class Searcher(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         """Load a snapshot, then add the trials that have finished since it was taken."""
+        budget = self.budget  # the one that Tune calls too, and no copy of it
         super().restore(checkpoint_path)
+        self.budget = budget
         known = [trial.params for trial in self._study.trials if EARLIER not in trial.user_attrs]
         for record in read_trials(self.folder):
             if record.last["epoch"] >= self.epochs and record.sampled not in known:

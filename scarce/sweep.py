@@ -7,6 +7,8 @@ from pathlib import Path
 import ray
 
 from scarce.audit_run import audit_run
+from scarce.budget import open_budget
+from scarce.budget_hook import BudgetHook
 from scarce.cluster import local_cluster
 from scarce.config import SweepConfig, run_folder
 from scarce.data.hospitals import open_hospital
@@ -15,8 +17,11 @@ from scarce.fewshot.imagenet import DOWNLOAD, load_imagenet
 from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
+from scarce.outlook import look_ahead
 from scarce.pairing import Hospitals
 from scarce.pareto import choose_trial
+from scarce.prices import read_nodes
+from scarce.report.cost import cost_line, cost_summary
 from scarce.report.plots import plot_learning_curves, plot_pareto
 from scarce.report.summary import summary_markdown
 from scarce.resources import check_disk, plan_resources
@@ -24,6 +29,7 @@ from scarce.run_files import SUMMARY_NAME, prepare_folder
 from scarce.search import TUNE_NAME, prepare_ray, search
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
+from scarce.spending import Spending
 from scarce.trial import TrialContext
 from scarce.trials import read_trials, write_trials_table
 from scarce.warm_start import WARM_START_NAME, open_warm_start
@@ -35,13 +41,15 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
         of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, and rungs.jsonl and tune/
-        (what a resume needs). With a warm start also warm_start.json, what earlier runs brought.
+        (what a resume needs), spending.json (what it cost so far). With a warm start also warm_start.json, what earlier runs brought.
 
     Raises:
         UserError: what was asked for cannot be done.
         KeyboardInterrupt: stopped by Ctrl-C; the same command with `--resume` goes on from there.
     """
     prepare_ray()
+    started = time.monotonic()
+    budget, prices = open_budget(config.search)
     folder = run_folder(config.data, config.run, "ssl_aug")
     hospitals = Hospitals.open(config.data)
     fractions, image_size = config.protocol.fractions, config.pretrain.image_size
@@ -66,11 +74,14 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
         plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        spending = Spending(folder, "GPU" if plan.gpus else "CPU")
+        spending.tick("preparation", read_nodes(ray.nodes(), prices, spending.unit), now=started)
         feed, leak_check = hospitals.load_feed(fractions, image_size)
         print(f"{feed.images} images to pretrain on, {plan.concurrent} trial(s) at a time")
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
         context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)
-        started = time.time()
+        spending.tick("preparation")
+        spending.save()
         failed = search(
             context,
             space,
@@ -80,14 +91,19 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
             points=[values_of(base, space), *warm.points],
             trials=config.search.trials,
             observations=warm.observations,
+            budget=BudgetHook(context, plan, budget, prices),
         )
-        seconds = time.time() - started
+        spending = Spending(folder, spending.unit)
+        spending.tick("final", read_nodes(ray.nodes(), prices, spending.unit))  # taken to be there until the end
 
     records = read_trials(folder)
     if not records:
         raise UserError(f"no trial made a report: the reasons are in the error.txt files below {folder / TUNE_NAME}")
-    trials = write_trials_table(folder / "trials.parquet", records, failed, config.pretrain.epochs)
+    trials = write_trials_table(
+        folder / "trials.parquet", records, failed, config.pretrain.epochs, spending.trials, spending.is_priced
+    )
     chosen, choice = choose_trial(records, config.search.objective)
+    seconds = spending.phases["search"]["seconds"]
     print(f"search ended after {seconds:.0f} s; evaluating trial {chosen.identity} on test", flush=True)
     test_task = build_task(hospitals.target, config.protocol, held_out="test", largest_size=image_size)
     summary = {
@@ -103,7 +119,12 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         "confidence": config.protocol.confidence,
     }
     write_json(folder / SUMMARY_NAME, summary)
-    if config.audits.audit:
+    spending.tick("final")
+    audits = config.audits.audit
+    if audits and budget.seconds_left(spending.seconds, spending.usd, spending.usd_per_hour) <= 0:
+        print(f"the budget is spent before the audits: `scarce audit {folder}` makes them", flush=True)
+        audits = False
+    if audits:
         print("auditing it: anatomy or shortcut?", flush=True)
         summary["audit"] = audit_run(folder, config.audits)
         write_json(folder / SUMMARY_NAME, summary)
@@ -116,7 +137,11 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         plot_learning_curves(folder / "learning_curves.png", curves)
     if "front" in choice:
         plot_pareto(folder / "pareto.png", trials, choice)
+    spending.tick("final")
+    spending.save()
+    summary["cost"] = cost_summary(spending, budget, prices, look_ahead(records, space, config, spending))
+    write_json(folder / SUMMARY_NAME, summary)
     text = summary_markdown(summary, trials)
     write_text(folder / "summary.md", text)
-    print(f"\n{text}\nWritten to {folder}")
+    print(f"\n{text}\nWritten to {folder}\n{cost_line(summary['cost'])}")
     return folder

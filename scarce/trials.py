@@ -4,6 +4,7 @@ Trial folders are the truth about a run. Ray Tune's own records are older than t
 """
 
 import json
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +65,14 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     return records
 
 
-def write_trials_table(path: Path, records: list[TrialRecord], failed: Collection[str], epochs: float) -> pd.DataFrame:
+def write_trials_table(
+    path: Path,
+    records: list[TrialRecord],
+    failed: Collection[str],
+    epochs: float,
+    costs: Mapping[str, Mapping[str, Any]] | None = None,
+    priced: bool = False,
+) -> pd.DataFrame:
     """Write and return `trials.parquet`: a row a trial, best validation AUC first; one column a searched setting.
 
     `val_auc` and, where it was an objective, `val_shortcut` are of the report with the best AUC, as is the probe.
@@ -73,17 +81,22 @@ def write_trials_table(path: Path, records: list[TrialRecord], failed: Collectio
         path: of the file.
         records: the trials that made a report.
         failed: identities of those that ended with an error.
-        epochs: of a whole trial; one that ended earlier without an error was pruned, or stopped with the budget.
+        epochs: of a whole trial; one that ended earlier without an error was pruned, or stopped for the budget.
+        costs: by identity, as in `scarce.spending.Spending.trials`; not known of a trial that it does not name.
+        priced: whether dollars are known.
     """
+    known = costs or {}
     rows = [
         {
             "trial": record.identity,
-            "status": _status(record, failed, epochs),
+            "status": _status(record, failed, epochs, known.get(record.identity, {}).get("status")),
             "val_auc": record.best["val_auc"],
             "val_auc_se": record.best["val_auc_se"],
             **{name: record.best[name] for name in ("val_shortcut", "val_shortcut_se") if name in record.best},
             "best_epoch": record.best["epoch"],
             **{name: record.last[name] for name in LAST},
+            "device_hours": known.get(record.identity, {}).get("device_seconds", math.nan) / 3600,
+            "usd": known.get(record.identity, {}).get("usd", math.nan) if priced else math.nan,
             "collapse": record.collapse,
             **record.sampled,
             **_probe_of(record.best),
@@ -100,9 +113,11 @@ def _probe_of(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name.startswith(PROBE_PREFIX)}
 
 
-def _status(record: TrialRecord, failed: Collection[str], epochs: float) -> str:
+def _status(record: TrialRecord, failed: Collection[str], epochs: float, charged: str | None) -> str:
     if record.identity in failed:
         return "failed"
     if record.collapse is not None:
         return "collapsed"
-    return "done" if record.last["epoch"] >= epochs else "pruned"
+    if record.last["epoch"] >= epochs:
+        return "done"
+    return "budget" if charged == "budget" else "pruned"

@@ -69,6 +69,7 @@ def test_the_run_folder_holds_what_the_readme_names(finished: Path):
             "trials",
             "tune",
             "rungs.jsonl",
+            "spending.json",
         ),
     }
     config = json.loads((finished / "config.json").read_text())

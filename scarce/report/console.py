@@ -28,6 +28,8 @@ class TrialLines(Callback):
         """Print how it ended, and how many are left."""
         result = trial.last_result
         end = "done" if result.get("epoch", 0) >= self.epochs else "pruned"
+        if result.get("out_of_budget"):
+            end = "stopped for the budget"
         if result.get("collapsed"):
             end = "collapsed"
         ended = 1 + sum(other.is_finished() for other in trials if other is not trial)  # Tune marks it after this call

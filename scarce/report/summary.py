@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from scarce.report.audit import audit_markdown
+from scarce.report.cost import cost_markdown
 from scarce.report.tables import (
     cells_table,
     confidence_text,
@@ -47,6 +48,7 @@ def summary_markdown(summary: Mapping[str, Any], trials: pd.DataFrame) -> str:
         *_front(search),
         _trials_table(trials),
         *(f"Trial {identity} failed: {reason}" for identity, reason in search["failed"].items()),
+        *(["## Cost", cost_markdown(summary["cost"])] if "cost" in summary else []),
     ]
     return "\n\n".join(sections) + "\n"
 
