@@ -15,9 +15,7 @@ from scarce.errors import UserError
 from scarce.prices import EXPECTED, Prices, parse_prices
 
 FIRST_RESERVE = 0.15  # share of the budget that is kept for the end until a trial's evaluation has been timed
-END_EVALUATIONS = (
-    40.0  # the end takes at most so many times what one evaluation of a trial on val takes (docs/scale.md)
-)
+END_EVALUATIONS = 40.0  # times one evaluation of a trial on val, which the end takes at most (docs/scale.md)
 MOST_RESERVE = 0.5  # share of the budget that the reserve never exceeds
 TRIAL_QUANTILE = 0.75  # of the durations of ended trials: so many of them would have fitted
 
@@ -51,7 +49,7 @@ def open_budget(search: SearchConfig) -> tuple[Budget, Prices]:
     for flag, value in (("--budget-hours", search.budget_hours), ("--budget-usd", search.budget_usd)):
         if not (math.isfinite(value) and value >= 0):
             raise UserError(f"{flag} is {value}, expected a number above 0, or 0 for no limit")
-    if search.budget_usd > 0 and not any([*prices.by_type.values(), prices.default]):
+    if search.budget_usd > 0 and not prices.dearest:
         raise UserError(f"--budget-usd {search.budget_usd:g} needs to know what a node costs: {EXPECTED}")
     return Budget(search.budget_hours, search.budget_usd), prices
 

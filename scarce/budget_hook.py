@@ -76,7 +76,7 @@ class BudgetHook(Callback, Stopper):
         if not room and not self._said:
             self._said = True
             print(
-                f"no more trials begin: the budget holds {max(0.0, left):.0f} s more, of which {reserve:.0f} s are kept "
+                f"no more trials begin: the budget holds {max(0.0, left):.0f} s more, {reserve:.0f} s of them are kept "
                 f"for the end, and a trial takes {trial:.0f} s",
                 flush=True,
             )
@@ -88,7 +88,11 @@ class BudgetHook(Callback, Stopper):
         left = self.budget.seconds_left(spending.seconds, spending.usd, spending.usd_per_hour)
         return left, end_reserve(spending.seconds + left, spending.evaluation_seconds)
 
-    # What Tune calls, in the order of a step.
+    # What Tune calls, in the order of a run.
+
+    def setup(self, **_: Any) -> None:
+        """Begin to charge."""
+        self._tick()
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **_: Any) -> None:
         """Charge the time since the last step."""

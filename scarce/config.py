@@ -74,7 +74,8 @@ class SearchConfig:
     """The same in dollars, for all nodes that are alive, with --price-per-hour; 0: no limit."""
     price_per_hour: tuple[str, ...] = ()
     """Dollars an hour of a node by its type, as in l4-spot=0.34 head=0.10, or one number for all nodes. Types are those
-    of the cluster launcher and groups of KubeRay, or head, worker, and kinds of GPU such as L4."""
+    of the cluster launcher and groups of KubeRay, or head, worker, and kinds of GPU such as L4; others cost as much as
+    the dearest named."""
     warm_start: tuple[str, ...] = ()
     """Folders of finished runs of sweeps/ssl_aug.py, or their trials.parquet: after the defaults, their best settings
     by validation AUC are tried, a quarter of the trials at most. Trials of a run with the same datasets, protocol and

@@ -1,17 +1,17 @@
-"""What further trials are expected to add to the best one so far: noisy expected improvement for several points at once.
+"""What further trials are expected to add to the best one so far: noisy expected improvement, several points at once.
 
 The improvement of n further points is max(0, max f(new) - max f(tried)) of the function f that is free of noise, in
 every joint draw from the posterior of f at the tried and the new points. That is the multi-point expected improvement
 (Jones, Schonlau & Welch 1998, section 4.1; Ginsbourger, Le Riche & Carraro 2010, section 2.2, by simulation as in their
 section 4.3) over an incumbent that is itself uncertain (Letham, Karrer, Ottoni & Bakshy 2019, section 3.3).
 
-f is a Gaussian process with an unknown constant mean and a Matérn 5/2 correlation over settings in the unit cube, of values
-that are warped so that a long low tail is drawn in (Yeo & Johnson 2000; Snelson, Rasmussen & Ghahramani 2004). Mean and
-variance are integrated out under the flat prior (Handcock & Stein 1993, section 3), which leaves a t process; length
-scale, noise and warp are averaged over a grid by their integrated likelihood. Trials are as few as settings have
+f is a Gaussian process with an unknown constant mean and a Matérn 5/2 correlation over settings in the unit cube, of
+values that are warped so that a long low tail is drawn in (Yeo & Johnson 2000; Snelson, Rasmussen & Ghahramani 2004).
+Mean and variance are integrated out under the flat prior (Handcock & Stein 1993, section 3), which leaves a t process;
+length scale, noise and warp are averaged over a grid by their integrated likelihood. Trials are as few as settings have
 dimensions. There the one most likely fit is too sure of itself, one with a length scale a dimension most of all: with 6
-or 12 trials in ten dimensions its 90% intervals held the truth in 78 of 100 cases, these in 88. Where the shortest length
-scales are the likeliest, trials tell nothing of each other, and what is left is the order statistics of a sample.
+or 12 trials in ten dimensions its 90% intervals held the truth in 78 of 100 cases, these in 88. Where the shortest
+length scales are the likeliest, trials tell nothing of each other: what is left is the order statistics of a sample.
 """
 
 from collections.abc import Mapping, Sequence

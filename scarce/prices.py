@@ -20,8 +20,13 @@ class Prices:
     default: float | None = None  # of a type that is not named
 
     def of(self, types: Iterable[str]) -> float | None:
-        """The price of a node of these types, the first named one's; None where it is unknown."""
-        return next((self.by_type[name] for name in types if name in self.by_type), self.default)
+        """The price of a node of these types: the first named one's, else `dearest`; None: unknown."""
+        return next((self.by_type[name] for name in types if name in self.by_type), self.dearest)
+
+    @property
+    def dearest(self) -> float | None:
+        """Of a node that is not named: the default or, so that a budget in dollars holds, the highest price given."""
+        return self.default if self.default is not None else max(self.by_type.values(), default=None)
 
     @property
     def text(self) -> str:

@@ -1,7 +1,7 @@
 """What a run costs: device-hours and dollars of its phases, nodes and trials, over all its restarts.
 
-`spending.json` in the run's folder holds the sums. It is small whatever the run's length, and replaced as a whole every
-few seconds and whenever a trial ends, so that a driver that is killed leaves no more than those seconds unaccounted for.
+`spending.json` in the run's folder holds the sums. It is small whatever the run's length, and replaced as a whole
+every few seconds and whenever a trial ends, so that a driver that is killed leaves no more than those seconds out.
 """
 
 import json
@@ -43,7 +43,7 @@ class Spending:
     def tick(
         self,
         phase: Phase,
-        nodes: Sequence[Node] = (),
+        nodes: Sequence[Node] | None = None,
         running: Mapping[str, str | None] | None = None,
         trial_devices: float = 0.0,
         now: float | None = None,
@@ -52,7 +52,7 @@ class Spending:
 
         Args:
             phase: that the time belongs to.
-            nodes: that are alive from now on.
+            nodes: that are alive from now on; None: those of before.
             running: trials that run from now on, by identity, each with its node's address where that is known.
             trial_devices: that each of them holds.
             now: seconds on a steady clock.
@@ -60,7 +60,8 @@ class Spending:
         now = time.monotonic() if now is None else now
         if self._now is not None:
             self._charge(phase, now - self._now[0], *self._now[1:], trial_devices)
-        self._now = (now, nodes, running or {})
+        before = self._now[1] if self._now else ()
+        self._now = (now, before if nodes is None else nodes, running or {})
         if now - self._saved >= SAVE_S:
             self.save()
             self._saved = now

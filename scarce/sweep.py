@@ -41,7 +41,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     Returns:
         The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
         of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, and rungs.jsonl and tune/
-        (what a resume needs), spending.json (what it cost so far). With a warm start also warm_start.json, what earlier runs brought.
+        (what a resume needs), spending.json (what it cost so far). With a warm start also warm_start.json, what earlier
+        runs brought.
 
     Raises:
         UserError: what was asked for cannot be done.
@@ -99,9 +100,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     records = read_trials(folder)
     if not records:
         raise UserError(f"no trial made a report: the reasons are in the error.txt files below {folder / TUNE_NAME}")
-    trials = write_trials_table(
-        folder / "trials.parquet", records, failed, config.pretrain.epochs, spending.trials, spending.is_priced
-    )
+    table, costs = folder / "trials.parquet", spending.trials
+    trials = write_trials_table(table, records, failed, config.pretrain.epochs, costs, spending.is_priced)
     chosen, choice = choose_trial(records, config.search.objective)
     seconds = spending.phases["search"]["seconds"]
     print(f"search ended after {seconds:.0f} s; evaluating trial {chosen.identity} on test", flush=True)
