@@ -15,7 +15,7 @@ from scarce.errors import UserError
 from scarce.prices import EXPECTED, Prices, parse_prices
 
 FIRST_RESERVE = 0.15  # share of the budget that is kept for the end until a trial's evaluation has been timed
-END_EVALUATIONS = 40.0  # times one evaluation of a trial on val, which the end takes at most (docs/scale.md)
+END_SECONDS, END_EVALUATIONS = 10.0, 150.0  # the end takes about so long, and so often an evaluation on val more
 MOST_RESERVE = 0.5  # share of the budget that the reserve never exceeds
 TRIAL_QUANTILE = 0.75  # of the durations of ended trials: so many of them would have fitted
 
@@ -58,7 +58,7 @@ def end_reserve(total: float, evaluation: float | None) -> float:
     """Seconds to keep for the end of a run of `total` seconds, if evaluating a trial takes `evaluation` seconds."""
     if evaluation is None:
         return FIRST_RESERVE * total
-    return min(END_EVALUATIONS * evaluation, MOST_RESERVE * total)
+    return min(END_SECONDS + END_EVALUATIONS * evaluation, MOST_RESERVE * total)
 
 
 def expected_trial(ended: Collection[float], projected: Collection[float]) -> float:

@@ -90,7 +90,7 @@ class BudgetHook(Callback, Stopper):
 
     # What Tune calls, in the order of a run.
 
-    def setup(self, **_: Any) -> None:
+    def setup(self, *_: Any, **__: Any) -> None:
         """Begin to charge."""
         self._tick()
 

@@ -59,7 +59,7 @@ def encode(points: Sequence[Mapping[str, object]], space: Mapping[str, Dimension
         if dimension.log:
             low, high, values = np.log(low), np.log(high), np.log(values)
         columns.append(list((values - low) / (high - low)))
-    return np.array(columns).T.reshape(len(points), -1)
+    return np.array(columns, dtype=float).reshape(len(columns), len(points)).T
 
 
 def expected_improvement(

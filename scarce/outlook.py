@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from scarce.config import SweepConfig
-from scarce.expected_improvement import Improvement, encode, expected_improvement
+from scarce.expected_improvement import FEWEST, Improvement, encode, expected_improvement
 from scarce.optuna_space import make_sampler, to_distributions
 from scarce.prices import Unit
 from scarce.searcher import Searcher
@@ -37,14 +37,16 @@ class Outlook:
     def sentence(self) -> str:
         """In words."""
         cost = f"${self.usd:.2f}" if self.usd is not None else f"{self.device_hours:.2g} {self.unit}-hours"
-        what = f"The next hour (about {self.trials} trial{'s' if self.trials > 1 else ''})"
+        many = self.trials > 1
+        what = f"The next hour (about {self.trials} trial{'s' if many else ''}) "
         if self.hours > 1:
-            what = f"The next trial (about {self.hours:.1f} hours)"
+            what = f"The next trial{'s' if many else ''} ({self.trials} in {self.hours:.1f} hours) "
+        verb = "are" if many and self.hours > 1 else "is"
         if self.improvement is None:
-            return f"{what} would cost {cost}; what it would bring cannot be told from {self.observations} trials."
+            return f"{what}would cost {cost}; what that would bring cannot be told from {self.observations} trials."
         gain = self.improvement
         return (
-            f"{what} is expected to raise the validation AUC by {gain.mean:.3f} (90% interval {gain.low:.3f} to "
+            f"{what}{verb} expected to raise the validation AUC by {gain.mean:.3f} (90% interval {gain.low:.3f} to "
             f"{gain.high:.3f}) and to cost {cost}."
         )
 
@@ -71,13 +73,15 @@ def look_ahead(
     share = hours * HOUR / max(search["seconds"], 1e-9)  # of what the search took and cost
     values, errors = whole_values(records, config.pretrain.epochs)
     known = [place for place, value in enumerate(values) if math.isfinite(value)]
-    improvement = expected_improvement(
-        encode([records[place].sampled for place in known], space),
-        values[known],
-        errors[known],
-        _next_points(records, space, config, min(trials, MOST_POINTS), spending.path.parent),
-        seed=config.pretrain.seed,
-    )
+    improvement = None
+    if len(known) >= FEWEST:
+        improvement = expected_improvement(
+            encode([records[place].sampled for place in known], space),
+            values[known],
+            errors[known],
+            _next_points(records, space, config, min(trials, MOST_POINTS), spending.path.parent),
+            seed=config.pretrain.seed,
+        )
     return Outlook(
         trials,
         hours,
@@ -101,7 +105,7 @@ def whole_values(records: Sequence[TrialRecord], epochs: float) -> tuple[np.ndar
     values, errors = [], []
     for record in records:
         value, error = record.best["val_auc"], record.best["val_auc_se"]
-        if record.last["epoch"] < epochs and record.collapse is None:
+        if record.last["epoch"] < epochs and not record.last["collapsed"]:
             gains = [
                 other.best["val_auc"] - max(before)
                 for other in whole
