@@ -69,7 +69,10 @@ class BudgetHook(Callback, Stopper):
         """Whether another trial may begin."""
         if not self.budget.is_limited:
             return True
-        ended = [trial["seconds"] for trial in self.spending.trials.values() if trial["status"] == "ended"]
+        trials = self.spending.trials.values()
+        if any(trial["status"] == "budget" for trial in trials):
+            return False
+        ended = [trial["seconds"] for trial in trials if trial["status"] == "ended"]
         left, reserve = self._left()
         trial = expected_trial(ended, self._projected.values())
         room = has_room(left, reserve, trial)
@@ -102,6 +105,7 @@ class BudgetHook(Callback, Stopper):
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Begin to charge a trial."""
+        self._trials = trials
         self._tick()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:

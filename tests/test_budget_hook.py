@@ -25,7 +25,7 @@ class Context:
     """As much of a TrialContext as the hook asks for."""
 
     folder: Path
-    config: SweepConfig = field(default_factory=lambda: SweepConfig(PretrainConfig(epochs=8)))
+    config: SweepConfig = field(default_factory=lambda: SweepConfig(pretrain=PretrainConfig(epochs=8)))
 
     def settings(self, sampled: dict[str, Any]) -> dict[str, Any]:
         return sampled
@@ -85,9 +85,8 @@ def report(hook: BudgetHook, name: str, epoch: float, interval: float = 10.0) ->
 def test_trials_end_while_the_run_can_still_be_finished(tmp_path: Path, clock: SimpleNamespace):
     hook = make_hook(tmp_path, hours=1000 / 3600)
     one, two = Trial("1"), Trial("2")
-    hook.on_trial_start(0, [], one)
-    step(hook, clock, [one], 0)
     assert hook.has_room()  # nothing is known yet
+    hook.on_trial_start(0, [one], one)
     step(hook, clock, [one], 200)
     assert report(hook, "1", 2, 200) == (False, False)
     assert not hook.has_room()  # 800 s are left, 150 of them for the end, and a whole trial would take 800

@@ -24,7 +24,7 @@ def run(config: SweepConfig) -> Path:
 
 def test_a_sweep_ends_within_its_budget_and_says_what_it_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     write_hospitals(tmp_path)
-    dollars = 30.0  # a second costs one: the end needs a few, and the two trials at a time would train for an hour
+    dollars = 24.0  # a second costs one: the end needs a few, and the two trials at a time would train for an hour
     config = small_sweep(tmp_path, "limited", trials=5, budget_usd=dollars, price_per_hour=("head=3600",))
     config = replace(config, pretrain=replace(config.pretrain, epochs=20_000, report_epochs=1.0))
     folder = run(config)
@@ -57,7 +57,7 @@ def test_a_sweep_ends_within_its_budget_and_says_what_it_cost(tmp_path: Path, ca
     again = json.loads((folder / "summary.json").read_text())["cost"]
     assert again["phases"]["final"]["usd"] > cost["phases"]["final"]["usd"]
     assert again["trials"]["usd"] == pytest.approx(cost["trials"]["usd"], abs=3)
-    assert "no more trials begin" in capsys.readouterr().out
+    assert len(pd.read_parquet(folder / "trials.parquet")) == 2
 
 
 def test_dollars_without_a_price_are_refused_before_anything_is_written(tmp_path: Path):

@@ -49,7 +49,7 @@ def cost_markdown(cost: Mapping[str, Any]) -> str:
     rows = [_row(name, phase) for name, phase in cost["phases"].items()]
     rows += [_row("of the search, in trials", {"hours": None, **cost["trials"]}), _row("**all**", cost)]
     nodes = ", ".join(
-        f"{node['hours']:.2f} hours of {name}"
+        f"{node['hours']:.3g} hours of {name}"
         + (f" at ${node['usd_per_hour']:g}" if node["usd_per_hour"] is not None else " (no price)")
         for name, node in cost["nodes"].items()
     )
@@ -74,7 +74,7 @@ def cost_line(cost: Mapping[str, Any]) -> str:
     ]
     within = f" (budget: {', '.join(budget)})" if budget else ""
     return (
-        f"Cost: {cost['hours']:.2f} hours, {cost['device_hours']:.2f} {cost['unit']}-hours{dollars}{within}. "
+        f"Cost: {cost['hours']:.3g} hours, {cost['device_hours']:.3g} {cost['unit']}-hours{dollars}{within}. "
         f"{cost['next_hour']['sentence']}"
     )
 
@@ -83,7 +83,7 @@ def _row(name: str, amounts: Mapping[str, Any]) -> list[str]:
     hours, usd = amounts["hours"], amounts["usd"]
     return [
         name,
-        "" if hours is None else f"{hours:.2f}",
-        f"{amounts['device_hours']:.2f}",
+        "" if hours is None else f"{hours:.3g}",
+        f"{amounts['device_hours']:.3g}",
         "" if usd is None else f"{usd:.2f}",
     ]
