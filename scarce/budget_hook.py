@@ -19,10 +19,14 @@ TICK_S = 1.0  # seconds between two looks at the nodes and the trials
 OUT_OF_BUDGET = "out_of_budget"  # marks the last result of a trial that was stopped for the budget
 
 
+_hooks: dict[str, "BudgetHook"] = {}  # this process's, by the run's folder
+
+
 class BudgetHook(Callback, Stopper):
     """Charges nodes and trials for their time, and stops trials so that the run ends within its budget.
 
-    A copy, as Tune makes for a resume, starts from what the run's folder says, which may say more by then.
+    It starts from what the run's folder says. Unpickled, it is the run's hook of this process: Tune keeps copies of its
+    callbacks, its stopper and its searcher in different files, and restores each on its own.
     """
 
     def __init__(self, context: TrialContext, plan: Plan, budget: Budget, prices: Prices) -> None:
@@ -34,9 +38,7 @@ class BudgetHook(Callback, Stopper):
         # The end runs in the driver's process. Where that has no GPU but trials do, their evaluation tells nothing.
         self.evaluates_alike = not plan.gpus or torch.cuda.is_available()
         self.one_worker = plan.workers == 1
-        self._forget()
-
-    def _forget(self) -> None:
+        self.plan = plan
         self._spending: Spending | None = None
         self._ticked = 0.0
         self._trials: list[Trial] = []
@@ -45,13 +47,10 @@ class BudgetHook(Callback, Stopper):
         self._reports: dict[str, tuple[float, float]] = {}  # by identity: when the last came, and its step
         self._projected: dict[str, float] = {}  # by identity: seconds of the whole trial at its present speed
         self._said = False
+        _hooks[str(context.folder)] = self
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ |= state
-        self._forget()
+    def __reduce__(self) -> Any:
+        return _hook_of, (self.context, self.plan, self.budget, self.prices)
 
     @property
     def spending(self) -> Spending:
@@ -194,3 +193,8 @@ class BudgetHook(Callback, Stopper):
         if entry["status"] == "running":
             entry["status"] = "ended"
         self.spending.save()
+
+
+def _hook_of(context: TrialContext, plan: Plan, budget: Budget, prices: Prices) -> BudgetHook:
+    """The run's hook of this process, made if there is none."""
+    return _hooks.get(str(context.folder)) or BudgetHook(context, plan, budget, prices)

@@ -125,19 +125,24 @@ def test_time_that_runs_out_between_reports_stops_everything(tmp_path: Path, clo
     assert hook.is_idle
 
 
-def test_a_copy_knows_what_was_spent_and_stopped_before(tmp_path: Path, clock: SimpleNamespace):
+def test_a_restart_knows_what_was_spent_and_stopped_before(tmp_path: Path, clock: SimpleNamespace):
     hook = make_hook(tmp_path, hours=1000 / 3600)
     one = Trial("1")
-    copy = pickle.dumps(hook)
     step(hook, clock, [one], 0)
     step(hook, clock, [one], 800)
     report(hook, "1", 2, 800)
-    hook.spending.save()
-    again: BudgetHook = pickle.loads(copy)
+    again = make_hook(tmp_path, hours=1000 / 3600)
     clock.now = 5.0
     step(again, clock, [one], 0)
     assert report(again, "1", 1, 0.0) == (True, True)  # it repeats its reports from the first
     assert again.spending.seconds == pytest.approx(800)
+
+
+def test_what_tune_restores_from_its_files_is_one_object(tmp_path: Path):
+    before = pickle.dumps(make_hook(tmp_path, hours=1))
+    hook = make_hook(tmp_path, hours=1)  # of the process that resumes
+    assert pickle.loads(before) is pickle.loads(pickle.dumps(hook)) is hook
+    assert make_hook(tmp_path / "other", hours=1) is not pickle.loads(before)
 
 
 def test_the_evaluation_is_what_a_report_takes_beyond_its_steps(tmp_path: Path, clock: SimpleNamespace):
