@@ -20,7 +20,7 @@ from scarce.pareto import choose_trial
 from scarce.report.plots import plot_learning_curves, plot_pareto
 from scarce.report.summary import summary_markdown
 from scarce.resources import check_disk, plan_resources
-from scarce.run_files import SUMMARY_NAME, prepare_folder
+from scarce.run_files import SUMMARY_NAME, check_folder, prepare_folder
 from scarce.search import TUNE_NAME, prepare_ray, search
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
@@ -57,15 +57,16 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     warm = open_warm_start(folder, config, base, space, hospitals.digests)
     print(check_disk(folder, base.recipe, config.search.trials))
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
-    prepare_folder(folder, config, hospitals.digests)
-    if warm.runs:
-        write_json(folder / WARM_START_NAME, asdict(warm))
-        print("\n".join(warm.lines))
+    check_folder(folder, config, hospitals.digests)
 
     with local_cluster(address=config.run.address or None) as dashboard:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
         plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        prepare_folder(folder, config, hospitals.digests)
+        if warm.runs:
+            write_json(folder / WARM_START_NAME, asdict(warm))
+            print("\n".join(warm.lines))
         feed, leak_check = hospitals.load_feed(fractions, image_size)
         print(f"{feed.images} images to pretrain on, {plan.concurrent} trial(s) at a time")
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
