@@ -132,7 +132,13 @@ def audit_run(run: Path, config: AuditConfig, findings: tuple[str, ...] = ()) ->
     Raises:
         UserError: it is no finished run, or its datasets are gone or have changed.
     """
-    model = open_run(run)
+    try:
+        model = open_run(run)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{run}: its {CONFIG_NAME} or {SUMMARY_NAME} is not what this version of scarce writes ({error!r}): "
+            "run the sweep again"
+        ) from error
     if findings:
         model = replace(model, protocol=replace(model.protocol, findings=findings))
     return write_audits(make_subject(model, config), model, run / AUDIT_NAME)

@@ -61,13 +61,14 @@ def refusals_in_one_line() -> Iterator[None]:
 def _condensed(page: str) -> str:
     """What tyro's page says is wrong, and which flags it offers instead, without its frame and the flags' help."""
     page = re.sub(r"\x1b\[[0-9;]*m", "", page)
-    inside = [line.strip("│ ") for line in page.splitlines() if line.startswith("│")]
     parts: list[list[str]] = [[]]
-    for line in inside:
-        if line and not line.strip("─"):
+    for line in (line.strip("│ ") for line in page.splitlines() if not line.startswith(("╭", "╰"))):
+        if line and not line.strip("─-"):
             parts.append([])
         elif line:
             parts[-1].append(line)
+    if "╭" not in page:  # where stdout is no UTF-8, the title is a part, not in the frame
+        del parts[0]
     reason = " ".join(parts[0])
     alike = [line.split()[0].rstrip(",") for part in parts[1:-1] for line in part if line.startswith("--")]
     offered = [flag for flag in dict.fromkeys(alike) if flag not in reason]

@@ -1,11 +1,14 @@
 """What the readers of hospital folders share: finding image files, reading label files, and cleaning their fields."""
 
+import codecs
+import gzip
 import math
 import os
 import re
+import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,7 @@ import pandas as pd
 from scarce.errors import UserError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")
+REPLACED = "\ufffd"  # stands for what is no UTF-8
 OLDEST_AGE = 120.0  # years; label files hold ages such as 414
 
 
@@ -48,7 +52,7 @@ def files_in(source: Path, folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXE
 
 
 def files_in_archive(source: Path, archive: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> Iterator[Found]:
-    """Image members of a zip archive, by name.
+    """Image members of a zip archive, by name; hidden ones (such as macOS adds) are not images.
 
     Raises:
         UserError: the archive is damaged, as one whose download was cut short is.
@@ -56,10 +60,11 @@ def files_in_archive(source: Path, archive: Path, suffixes: Sequence[str] = IMAG
     try:
         with zipfile.ZipFile(archive) as opened:
             members = sorted(opened.infolist(), key=lambda member: member.filename)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, EOFError, struct.error) as error:
         raise UserError(f"{archive} is not a whole zip archive ({error}): download it again or move it away") from error
     for member in members:
-        if member.filename.lower().endswith(tuple(suffixes)):
+        name = member.filename.rpartition("/")[2]
+        if name.lower().endswith(tuple(suffixes)) and not name.startswith("."):
             yield Found(archive.relative_to(source).as_posix(), member.filename, member.file_size)
 
 
@@ -77,15 +82,50 @@ def read_label_file(path: Path, required: Sequence[str], optional: Sequence[str]
     header = read_label_header(path)
     missing = [name for name in required if name not in header]
     if missing:
-        raise UserError(f"{path}: expected the columns {', '.join(missing)}, found {', '.join(header) or 'none'}")
+        raise UserError(
+            f"{path}: expected the columns {', '.join(missing)}, found {', '.join(header) or 'none'}"
+            f"{other_separator(header)}"
+        )
     wanted = {header[name]: name for name in (*required, *optional) if name in header}
     frame = _read_csv(path, usecols=list(wanted)).rename(columns=wanted).fillna("")
+    if frame.empty:
+        raise UserError(f"{path}: expected a row for each image below the header, found none")
     columns = {str(name): frame[name].str.strip().tolist() for name in frame.columns}
+    _refuse_other_encodings(path, columns)
     return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def other_separator(header: Iterable[str]) -> str:
+    """A hint where one column's name looks like several, separated by something else than commas."""
+    found = [sign for sign in (";", "\t", "|") if len(list(header)) == 1 and sign in next(iter(header))]
+    return f": write it with commas between the columns, not {found[0]!r}" if found else ""
+
+
+def _refuse_other_encodings(path: Path, columns: Mapping[str, Sequence[str]]) -> None:
+    """`UserError` where a value that is used was no UTF-8: names of two patients or findings might have become one."""
+    for name, values in columns.items():
+        wrong = next((row for row, value in enumerate(values, 1) if REPLACED in value or "\0" in value), None)
+        if wrong and ("\0" in values[wrong - 1] or not _is_utf8(path)):
+            raise UserError(
+                f"{path}: expected text in UTF-8, found other bytes in {name} of row {wrong}: save the table as UTF-8"
+            )
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as text:
+            while text.read(2**20):
+                pass
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
     try:
+        with open(path, "rb") as file:
+            if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise ValueError("it is UTF-16: save it as UTF-8")
         return pd.read_csv(
             path, dtype=str, keep_default_na=False, encoding="utf-8-sig", encoding_errors="replace", **options
         )

@@ -5,7 +5,7 @@ import io
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -106,8 +106,7 @@ def run_here(command: str, arguments: list[str]) -> tuple[int, str, str]:
         with redirect_stdout(out), redirect_stderr(err):
             run_or_exit(main_of(command))
     except SystemExit as end:
-        assert isinstance(end.code, int)
-        code = end.code
+        code = int(end.code or 0)
     finally:
         sys.argv = before
     return code, out.getvalue(), err.getvalue()
@@ -140,14 +139,3 @@ def linked_copy(source: Path, target: Path) -> Path:
     """A copy that shares its files' content with `source`: quick, and whoever changes a file has to replace it."""
     shutil.copytree(source, target, copy_function=os.link, dirs_exist_ok=True)
     return target
-
-
-@pytest.fixture
-def world(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder of good input that a test may spoil, and which it runs in; Ray can't start."""
-    import ray
-
-    linked_copy(good, tmp_path / "world")
-    monkeypatch.chdir(tmp_path / "world")
-    monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
-    yield tmp_path / "world"
