@@ -104,7 +104,7 @@ def _resolve_columns(csv: Path, columns: Columns) -> dict[str, str]:
         elif field in ("image", "patient"):
             raise UserError(
                 f"{csv}: expected a column {' or '.join(guesses)}, found {', '.join(header.values()) or 'none'}"
-                + (other_separator(header) or f": name it with --columns.{field}")
+                + (other_separator(list(header)) or f": name it with --columns.{field}")
             )
     return resolved
 
