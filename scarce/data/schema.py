@@ -48,6 +48,14 @@ def image_schema(size: int) -> pa.Schema:
     )
 
 
+def missing_columns(found: pa.Schema, size: int) -> list[str]:
+    """The columns of `image_schema` that a shard lacks, or has of another type."""
+    wanted = image_schema(size)
+    return [
+        field.name for field in wanted if field.name not in found.names or found.field(field.name).type != field.type
+    ]
+
+
 @dataclass(frozen=True)
 class Shard:
     """One Parquet file of a dataset: its name in the folder, its rows and the SHA-256 of their content."""
