@@ -38,9 +38,10 @@ class Conversion(ABC):
 
     def run(self) -> None:
         """Convert, and tell what came of it."""
-        from scarce.data.convert import convert
-
         listing = self.scan()
+
+        from scarce.data.convert import convert  # after the scan, as Ray takes seconds to import
+
         print(f"{listing.source}: {listing.images.num_rows:,} images listed, {listing.rejected.num_rows:,} rejected")
         manifest = convert(listing, self.out, size=self.size, address=self.address)
         print(
