@@ -43,5 +43,8 @@ def world(good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "target": "b",
     }
     monkeypatch.chdir(folder)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)  # as it is if tests that use Ray came before
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was started"))
     return folder

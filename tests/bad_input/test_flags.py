@@ -153,3 +153,9 @@ def test_what_to_go_on_with(bad: Bad, world: Path) -> None:
 def test_an_address_of_nothing(command: str, address: str, world: Path) -> None:
     # Ray is asked whether it runs, never to start.
     refuse(Bad("", command, f"--address {address}", (f"{address!r}, found none", "ray start --head")), world)
+
+
+@pytest.mark.parametrize("command", ["ssl_aug", "methods", "nih"])
+def test_a_cluster_of_other_machines_without_a_token(command: str, world: Path) -> None:
+    words = ("'192.0.2.1:6379'", "RAY_AUTH_MODE is not token", "ray get-auth-token --generate")
+    refuse(Bad("", command, "--address 192.0.2.1:6379", words), world)

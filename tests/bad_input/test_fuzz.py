@@ -349,7 +349,8 @@ def test_any_run(data: st.DataObject, name: str, good: Path, tmp_path: Path, mon
         load_backbone(run / "best")
     except UserError as error:
         known(error)
-    (run / name).write_bytes(whole)
+    finally:
+        (run / name).write_bytes(whole)
     assert tree(run) == before
 
 
