@@ -143,6 +143,16 @@ def test_where_to_write(bad: Bad, world: Path) -> None:
         ("can be written to by everyone", "chmod -R o-w"),
         lambda folder: (folder / "run").chmod(0o777),
     ),
+    Bad(
+        "a run whose searcher everyone can write to",
+        "ssl_aug",
+        "--out . --name run --resume",
+        ("tune/searcher-state.pkl can be written to by everyone", "chmod -R o-w"),
+        lambda folder: (
+            put(folder / "run/tune/searcher-state.pkl", b""),
+            (folder / "run/tune/searcher-state.pkl").chmod(0o666),
+        ),
+    ),
 )
 def test_what_to_go_on_with(bad: Bad, world: Path) -> None:
     refuse(bad, world)

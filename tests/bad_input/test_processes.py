@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from refusals import COMMANDS, ROOT, Bad, check_refusal, run_here, table, tree
 
-from scarce.errors import run_or_exit
+from scarce.errors import UserError, run_or_exit
 
 
 @table(
@@ -117,3 +117,23 @@ def test_the_good_input_is_good(world: Path) -> None:
     for command in ("probe", "finetune", "first_failure"):
         flags = [*COMMANDS[command].split(), "--target", "nowhere"]
         assert "no converted dataset" in run_here(command, flags)[2]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file away")
+def test_a_run_of_another_user_is_not_gone_on_with(nobody: Path) -> None:
+    from scarce.run_files import _refuse_foreign
+
+    _refuse_foreign(nobody / "run")  # root is not asked
+    os.chown(nobody / "run", 12345, 12345)
+    try:
+        os.setresuid(65534, 65534, 0)
+        with pytest.raises(UserError, match="run belongs to another user.*only runs of your own"):
+            _refuse_foreign(nobody / "run")
+    finally:
+        os.setresuid(0, 0, 0)
+    os.chown(nobody / "run", 0, 0)
+    try:
+        os.setresuid(65534, 65534, 0)
+        _refuse_foreign(nobody / "run")  # root's may be read by everybody
+    finally:
+        os.setresuid(0, 0, 0)

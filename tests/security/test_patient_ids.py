@@ -8,10 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hospital_folders import png, write_csv
 from phantom_hospitals import QUICK_AUDITS, small_sweep, write_films, write_hospitals, write_run
 
 from scarce.audit_run import audit_run
 from scarce.config import DataConfig
+from scarce.data.convert import convert
+from scarce.data.folder import scan
 from scarce.data.store import Dataset, open_dataset
 from scarce.errors import run_or_exit
 from scarce.settings import search_space
@@ -60,6 +63,19 @@ def test_a_mark_is_found(folder: Path, tmp_path: Path) -> None:
     assert leaks(folder / "a") == ["shard-00000.parquet"]
     (tmp_path / "log.txt").write_text(f"epoch 1 {PATIENT}-3")
     assert leaks(tmp_path) == ["log.txt"]
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_conversion(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The ids are data of the dataset, and of the list of what was left out of it."""
+    rows = [{"image": f"{IMAGE}-{n}.png", "patient": f"{PATIENT}-{n}", "labels": "Mass"} for n in range(3)]
+    for number, row in enumerate(rows):
+        (tmp_path / "source").mkdir(exist_ok=True)
+        (tmp_path / "source" / row["image"]).write_bytes(png(number) if number else b"")
+    write_csv(tmp_path / "source" / "t.csv", rows)
+    convert(scan(tmp_path / "source"), tmp_path / "out", size=32)
+    assert leaks(tmp_path / "out") == ["rejected.parquet", "shard-00000.parquet"]
+    assert not any(mark in "".join(capfd.readouterr()) for mark in MARKS)
 
 
 @pytest.mark.usefixtures("ray_cluster")
