@@ -127,7 +127,7 @@ def test_a_run_of_another_user_is_not_gone_on_with(nobody: Path) -> None:
     os.chown(nobody / "run", 12345, 12345)
     try:
         os.setresuid(65534, 65534, 0)
-        with pytest.raises(UserError, match="run belongs to another user.*only runs of your own"):
+        with pytest.raises(UserError, match=r"run belongs to another user.*only runs of your own"):
             _refuse_foreign(nobody / "run")
     finally:
         os.setresuid(0, 0, 0)
