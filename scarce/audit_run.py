@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from scarce.data.masks import read_masks
 from scarce.data.pixels import reduce_images
 from scarce.data.splits import image_splits
 from scarce.data.store import Dataset
-from scarce.errors import UserError
+from scarce.errors import UserError, one_line
 from scarce.fewshot.episodes import choose_findings
 from scarce.fewshot.finetune import FinetuneConfig, finetune_task
 from scarce.fewshot.probe import ProbeConfig
@@ -94,14 +95,21 @@ def auditable(hospital: Dataset, protocol: ProtocolConfig) -> tuple[ProtocolConf
 
 
 def find_lungs(hospital: Dataset, task: Task, masks: str) -> tuple[np.ndarray | None, str]:
-    """The lungs of the task's images, bool [N, S, S], or None; and why given masks can't be used."""
+    """The lungs of the task's images, bool [N, S, S], or None; and why given masks can't be used.
+
+    The reason goes into the report, which names no image, as that may name a patient; stderr says which mask it was.
+    """
     names = {name: row for row, name in enumerate(hospital.metadata()["image_id"])}
     rows = np.array([names[name] for name in task.image_ids.tolist()])
+    ids, size = task.image_ids.tolist(), hospital.manifest.size
     try:
-        ids, size = task.image_ids.tolist(), hospital.manifest.size
         lungs = read_masks(Path(masks), ids, size) if masks else hospital.lungs(rows)
-    except UserError as reason:
-        return None, str(reason)
+    except UserError as error:
+        print(f"scarce: {one_line(error)}", file=sys.stderr)
+        reason = str(error)
+        for image_id in ids:
+            reason = reason.replace(image_id, "…").replace(image_id.rpartition(".")[0] or image_id, "…")
+        return None, reason
     size = task.images.shape[1]
     if lungs is not None and lungs.shape[1] != size:
         lungs = reduce_images(lungs.astype(np.uint8) * 255, size) > 127
@@ -132,7 +140,13 @@ def audit_run(run: Path, config: AuditConfig, findings: tuple[str, ...] = ()) ->
     Raises:
         UserError: it is no finished run, or its datasets are gone or have changed.
     """
-    model = open_run(run)
+    try:
+        model = open_run(run)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{run}: its {CONFIG_NAME} or {SUMMARY_NAME} is not what this version of scarce writes ({error!r}): "
+            "run the sweep again"
+        ) from error
     if findings:
         model = replace(model, protocol=replace(model.protocol, findings=findings))
     return write_audits(make_subject(model, config), model, run / AUDIT_NAME)
@@ -192,6 +206,8 @@ def finetuned_model(
 
 
 def _check_digests(digests: list[str], datasets: list[Dataset], run: Path) -> None:
+    if len(digests) != len(datasets):
+        raise TypeError(f"{len(digests)} digests of {len(datasets)} datasets")
     for digest, dataset in zip(digests, datasets, strict=True):
         if dataset.manifest.digest != digest:
             raise UserError(

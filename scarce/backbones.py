@@ -254,8 +254,10 @@ def load_backbone(folder: Path) -> tuple[Backbone, dict[str, Any]]:
         weights = load_file(folder / WEIGHTS_NAME)
         backbone = create_backbone(card["backbone"], seed=0)
         load_library_weights(backbone, weights)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} holds no exported backbone ({WEIGHTS_NAME} and {CARD_NAME}): {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        # Of names and shapes that do not fit, PyTorch lists every one.
+        reason = "the weights are of another network" if isinstance(error, RuntimeError) else error
+        raise UserError(f"{folder} holds no exported backbone ({WEIGHTS_NAME} and {CARD_NAME}): {reason}") from error
     return backbone.eval(), card
 
 

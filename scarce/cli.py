@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from scarce.audit_config import AuditConfig
-from scarce.command_line import parse
+from scarce.command_line import parse, refusals_in_one_line
 from scarce.data.columns import Columns
 from scarce.errors import UserError, run_or_exit
 from scarce.packing_config import PACKING_PRESETS, PackingConfig
@@ -38,9 +38,10 @@ class Conversion(ABC):
 
     def run(self) -> None:
         """Convert, and tell what came of it."""
-        from scarce.data.convert import convert
-
         listing = self.scan()
+
+        from scarce.data.convert import convert  # after the scan, as Ray takes seconds to import
+
         print(f"{listing.source}: {listing.images.num_rows:,} images listed, {listing.rejected.num_rows:,} rejected")
         manifest = convert(listing, self.out, size=self.size, address=self.address)
         print(
@@ -198,9 +199,10 @@ def main() -> None:
             presets = {name: TunePacking(**vars(config)) for name, config in PACKING_PRESETS.items()}
             command = parse(sys.argv[2:], presets, TunePacking.__doc__ or "", "scarce tune-packing")
         else:
-            command = tyro.cli(
-                Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
-            )
+            with refusals_in_one_line():
+                command = tyro.cli(
+                    Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
+                )
         command.run()
 
     run_or_exit(parse_and_run)

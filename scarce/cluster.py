@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray.exceptions import AuthenticationError
 
 from scarce import cluster_watcher
+from scarce.cluster_auth import listening_on_loopback, on_loopback, place_of, require_own_token, require_that_it_asks
 from scarce.errors import UserError
 
 # Sockets lie in this directory and their paths may have 107 bytes at most, so not in a $TMPDIR of any length.
@@ -45,7 +47,7 @@ def local_cluster(
         log_to_driver: whether what workers print appears here.
 
     Raises:
-        UserError: there is no cluster at `address`.
+        UserError: there is no cluster at `address`, or it can be reached from other machines and asks for no token.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_LOG_LEVEL", "ERROR")  # its plans and notices; read when ray.data is imported,
@@ -58,7 +60,11 @@ def local_cluster(
         with _shut_down_after():
             yield _url(_join(address, common))
     else:
-        with _cleaned_directory() as (directory, remember_processes), _shut_down_after():
+        with (
+            listening_on_loopback(),
+            _cleaned_directory() as (directory, remember_processes),
+            _shut_down_after(),
+        ):
             context = ray.init(
                 address="local",
                 num_cpus=cpus,
@@ -66,7 +72,6 @@ def local_cluster(
                 object_store_memory=object_store_bytes,
                 include_dashboard=True,  # without it Tune never gets back what ended Ray Train runs held
                 dashboard_host="127.0.0.1",
-                _node_ip_address="127.0.0.1",
                 _temp_dir=str(directory),
                 **common,
             )
@@ -83,11 +88,24 @@ def _shut_down_after() -> Iterator[None]:
 
 
 def _join(address: str, common: dict[str, Any]) -> Any:
-    host = re.fullmatch(r"(?:ray://)?(.+):(\d+)", address)
     try:
-        if host:  # Ray itself would go on trying for minutes
-            socket.create_connection((host[1], int(host[2])), timeout=10).close()
-        return ray.init(address=address, **common)
+        host, port = place_of(address)
+        private = on_loopback(host)
+        if not private:
+            require_own_token(address)
+        socket.create_connection((host, port), timeout=10).close()  # Ray itself would go on trying for minutes
+        if not private:
+            require_that_it_asks(address, host, port)
+        context = ray.init(address=address, **common)
+        if private and not all(on_loopback(node["NodeManagerAddress"]) for node in ray.nodes()):
+            require_own_token(address)
+            require_that_it_asks(address, host, port)
+        return context
+    except AuthenticationError as error:
+        raise UserError(
+            f"the Ray cluster at {address!r} asks for a token: set RAY_AUTH_MODE=token, and copy its ~/.ray/auth_token "
+            "to this machine"
+        ) from error
     except (OSError, ValueError, RuntimeError) as error:  # a ConnectionError is an OSError
         raise UserError(
             f"expected a Ray cluster at {address!r}, found none ({error}): start one with `ray start --head`"

@@ -1,5 +1,6 @@
 """The settings of a run, in plain dataclasses that the command line is made from without importing torch or Ray."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -8,6 +9,7 @@ from scarce.audit_config import SweepAuditConfig
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import BaselinesConfig
 from scarce.fewshot.protocol import ProtocolConfig
+from scarce.files import folder_of_run
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,22 @@ class PretrainConfig:
     numbers across machines."""
     seed: int = 0
     """Seed of the sampler, the initial weights, the order of images and the views."""
+
+    def __post_init__(self) -> None:
+        for flag, number in (("--epochs", self.epochs), ("--report-epochs", self.report_epochs)):
+            if not 0 < number < math.inf:
+                raise UserError(f"{flag} must be a positive number, got {number:g}")
+        check_sizes(self.image_size, self.batch_size, self.seed)
+
+
+def check_sizes(image_size: int, batch_size: int, seed: int) -> None:
+    """`UserError` for what fits no method, backbone and dataset."""
+    if not 16 <= image_size <= 2048:
+        raise UserError(f"--image-size must lie in [16, 2048] pixels, got {image_size}")
+    if batch_size < 2:
+        raise UserError(f"--batch-size must be at least 2 images, got {batch_size}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed must lie in [0, 2**32), got {seed}")
 
 
 @dataclass(frozen=True)
@@ -85,6 +103,24 @@ class SearchConfig:
     fix: tuple[str, ...] = ()
     """KEY=VALUE settings to hold fixed instead of searching them or taking their default, such as views.flip=0,
     method.queue=4096, optimiser.lr=0.03 or probe.C=1."""
+
+    def __post_init__(self) -> None:
+        for flag, value, least in (
+            ("--trials", self.trials, 1),
+            ("--workers-per-trial", self.workers_per_trial, 1),
+            ("--concurrent", self.concurrent, 0),
+            ("--gpus-per-trial", self.gpus_per_trial or 0.0, 0),
+            ("--reduction", self.reduction, 2),
+            ("--budget-hours", self.budget_hours, 0),
+        ):
+            if not least <= value < math.inf:
+                raise UserError(f"{flag} is {value:g}, expected at least {least}")
+        if not 0 < self.cpus_per_trial < math.inf:
+            raise UserError(f"--cpus-per-trial is {self.cpus_per_trial:g}, expected more than 0")
+        if self.gpus_per_trial and self.gpus_per_trial > 1 and self.gpus_per_trial % 1:
+            raise UserError(
+                f"--gpus-per-trial is {self.gpus_per_trial:g}, expected a share of one GPU or a whole number"
+            )
 
     @property
     def objectives(self) -> dict[str, Literal["max", "min"]]:
@@ -155,8 +191,12 @@ class MethodsConfig:
     def __post_init__(self) -> None:
         if self.seeds < 2:
             raise UserError(f"--seeds must be at least 2 for an interval over pretraining seeds, got {self.seeds}")
-        if self.trials < 1 or self.device_seconds <= 0:
-            raise UserError("--trials and --device-seconds must be positive")
+        if self.trials < 1 or not 0 < self.device_seconds < math.inf:
+            raise UserError(
+                f"--trials and --device-seconds must be positive, got {self.trials} and {self.device_seconds:g}"
+            )
+        check_sizes(self.image_size, self.batch_size, self.seed)
+        _ = self.resources  # which checks itself
 
     @property
     def resources(self) -> SearchConfig:
@@ -172,7 +212,7 @@ class MethodsConfig:
 def run_folder(data: DataConfig, run: RunConfig, experiment: str) -> Path:
     """The absolute path of the run's folder."""
     hospitals = [Path(path).name for path in (data.pretrain, data.target)]
-    return (Path(run.out) / (run.name or "-".join([experiment, *hospitals]))).absolute()
+    return folder_of_run(run.out, run.name or "-".join([experiment, *hospitals]))
 
 
 # The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.

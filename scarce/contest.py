@@ -38,7 +38,7 @@ from scarce.report.audit import audit_markdown
 from scarce.report.plots import plot_ranking
 from scarce.report.ranking import ranking_markdown
 from scarce.resources import Plan, plan_resources
-from scarce.run_files import prepare_folder
+from scarce.run_files import check_folder, prepare_folder
 from scarce.search import prepare_ray, search
 from scarce.searcher import METRIC
 from scarce.settings import Value, default_settings, override, search_space, values_of
@@ -85,12 +85,13 @@ def run_contest(config: MethodsConfig) -> Path:
     if config.audits.other:
         open_hospital(config.audits.other)  # one that is not there is refused before hours of training
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=size)
-    prepare_folder(folder, config, hospitals.digests)
+    check_folder(folder, config, hospitals.digests)
 
     with local_cluster(address=config.run.address or None) as dashboard:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder}")
         plan = plan_resources(config.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        prepare_folder(folder, config, hospitals.digests)
         feed, _ = hospitals.load_feed(fractions, size)
         epochs = calibrate(config, names, folder, plan, feed)
         outcomes = {}

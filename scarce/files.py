@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from scarce.errors import UserError
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -38,6 +40,26 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         unfinished.rename(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def folder_of_run(out: str, name: str) -> Path:
+    """The absolute path of the folder of a run of this name, which need not exist.
+
+    Raises:
+        UserError: the name is none of one folder, or `out` is something else than a folder that can be written to.
+    """
+    if name in (".", "..") or not name.strip() or "/" in name or not name.isprintable() or len(os.fsencode(name)) > 200:
+        raise UserError(
+            f"--name {name!r}: expected the name of one folder below --out, of at most 200 bytes, without slashes and "
+            "line ends"
+        )
+    folder = (Path(out) / name).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{there} is a file, expected a folder of runs: choose another --out or --name")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{there} can't be written to, expected a folder of runs: choose another --out")
+    return folder
 
 
 def write_text(path: Path, text: str) -> None:

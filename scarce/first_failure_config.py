@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scarce.errors import UserError
+from scarce.files import folder_of_run
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class FirstFailureConfig:
     """Folder of all runs."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must lie in [0, 2**32), got {self.seed}")
         if self.images < 4 or self.images % 2:
             raise UserError(f"--images must be an even number of at least 4, got {self.images}")
         if not 0 < self.held_out < 1:
@@ -39,7 +42,7 @@ class FirstFailureConfig:
 
     def folder(self) -> Path:
         """The absolute path of the run's folder."""
-        return (Path(self.out) / (self.name or f"first_failure-{Path(self.target).name}")).absolute()
+        return folder_of_run(self.out, self.name or f"first_failure-{Path(self.target).name}")
 
 
 def held_out_images(images: int, share: float) -> int | None:

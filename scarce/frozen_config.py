@@ -8,6 +8,7 @@ from scarce.audit_config import SweepAuditConfig
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import check_scratch_seeds
 from scarce.fewshot.protocol import ProtocolConfig
+from scarce.files import folder_of_run
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class FrozenConfig:
     def __post_init__(self) -> None:
         if self.trials < 1:
             raise UserError(f"--trials must be at least 1, got {self.trials}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must lie in [0, 2**32), got {self.seed}")
 
     def folder(self, experiment: str) -> Path:
         """The absolute path of the run's folder."""
         checkpoint = Path(self.checkpoint).absolute()
         run = checkpoint.parent.name if checkpoint.name == "best" else checkpoint.name
-        return (Path(self.out) / (self.name or f"{experiment}-{run}-{Path(self.target).name}")).absolute()
+        return folder_of_run(self.out, self.name or f"{experiment}-{run}-{Path(self.target).name}")
 
 
 @dataclass(frozen=True)

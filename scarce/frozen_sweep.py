@@ -157,13 +157,21 @@ def open_sweep(config: FrozenConfig, experiment: str) -> FrozenSweep:
     target = open_hospital(config.target)
     if config.audits.other:
         open_hospital(config.audits.other)  # one that is not there is refused now, not after the search
-    leak_check = check_leak(card, target.manifest.hospital, config.protocol)
+    try:
+        leak_check = check_leak(card, target.manifest.hospital, config.protocol)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{checkpoint / CARD_NAME} is not what this version of scarce writes ({error!r}): run the sweep again"
+        ) from error
     return FrozenSweep(config, folder, checkpoint, backbone.to(device), card, image_size, target, device, leak_check)
 
 
 def _image_size(card: Mapping[str, Any], checkpoint: Path) -> int:
     try:
-        return int(card["settings"]["recipe"]["pretrain"]["image_size"])
+        size = int(card["settings"]["recipe"]["pretrain"]["image_size"])
+        if size < 1:
+            raise ValueError(size)
+        return size
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{checkpoint / CARD_NAME} does not say what size of images the backbone was pretrained on: expected "

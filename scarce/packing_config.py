@@ -1,5 +1,6 @@
 """The settings of `scarce tune-packing`, without torch: the command line is made from them."""
 
+import math
 from dataclasses import dataclass, field
 
 from scarce.config import PRESETS, DataConfig, PretrainConfig
@@ -24,15 +25,14 @@ class PackingConfig:
         for flag, values, least in (
             ("--trials-at-once", self.trials_at_once, 1),
             ("--batch-sizes", self.batch_sizes, 2),
-            ("--batch-size", (self.training.batch_size,), 2),
         ):
             wrong = [value for value in values if value < least]
             if wrong:
                 raise UserError(f"{flag} must be at least {least}, got {wrong[0]}")
         if not self.trials_at_once:
             raise UserError("--trials-at-once needs at least one number, such as 1 2 4")
-        if self.seconds <= 0 or self.training.epochs <= 0:
-            raise UserError("--seconds and --epochs must be positive")
+        if not 0 < self.seconds < math.inf:
+            raise UserError(f"--seconds must be a positive number, got {self.seconds:g}")
 
 
 PACKING_PRESETS = {name: PackingConfig(training=sweep.pretrain) for name, sweep in PRESETS.items()}

@@ -40,20 +40,6 @@ def plan_resources(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -
     """
     has_gpu = any(node.get("GPU", 0) > 0 for node in nodes)
     gpus = search.gpus_per_trial if search.gpus_per_trial is not None else (DEFAULT_GPU_SHARE if has_gpu else 0.0)
-    for flag, value, at_least in (
-        ("--trials", search.trials, 1),
-        ("--workers-per-trial", search.workers_per_trial, 1),
-        ("--concurrent", search.concurrent, 0),
-        ("--gpus-per-trial", gpus, 0),
-        ("--reduction", search.reduction, 2),
-    ):
-        if value < at_least:
-            raise UserError(f"{flag} is {value}, expected at least {at_least}")
-    if search.cpus_per_trial <= 0:
-        raise UserError(f"--cpus-per-trial is {search.cpus_per_trial}, expected more than 0")
-    if gpus > 1 and gpus != int(gpus):
-        raise UserError(f"--gpus-per-trial is {gpus}, expected a share of one GPU or a whole number")
-
     room = sum(_workers_on(node, search.cpus_per_trial, gpus) for node in nodes)
     asked = f"{search.workers_per_trial} worker(s) a trial, each with {search.cpus_per_trial:g} CPU and {gpus:g} GPU"
     largest = ", ".join(f"{node.get('CPU', 0):g} CPU + {node.get('GPU', 0):g} GPU" for node in nodes)

@@ -1,6 +1,8 @@
 """A run's folder: made once with everything that decided it, and checked when the run is gone on with."""
 
 import json
+import os
+import stat
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -26,22 +28,65 @@ class RunSettings(Protocol):
 
 def prepare_folder(folder: Path, config: RunSettings, digests: tuple[str, ...]) -> None:
     """Make the run's folder with its config.json, or check that a run to resume was started with the same settings."""
+    check_folder(folder, config, digests)
+    if not (folder / CONFIG_NAME).exists():
+        write_json(folder / CONFIG_NAME, {**_settings(config, digests), "environment": describe_environment()})
+
+
+def check_folder(folder: Path, config: RunSettings, digests: tuple[str, ...]) -> None:
+    """Whether the run can begin, or go on, in this folder. Writes nothing.
+
+    Raises:
+        UserError: there is a run already, or none to resume, or one with other settings, or one that others may have
+            changed: Ray Tune keeps its state in pickles, and reading those runs what they say.
+    """
     path = folder / CONFIG_NAME
-    settings = json.loads(json.dumps({"config": asdict(config), "datasets": digests}))
-    settings["config"].pop("run")
     if not path.exists():
         if config.run.resume:
             raise UserError(f"nothing to resume in {folder}: start the run without --resume")
-        write_json(path, {**settings, "environment": describe_environment()})
         return
     if not config.run.resume:
         raise UserError(f"{folder} holds a run already: go on with it by --resume, or choose another --name")
-    before = json.loads(path.read_text(encoding="utf-8"))
-    for part in ("config", "datasets"):
+    _refuse_foreign(folder)
+    settings = _settings(config, digests)
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        before = {part: before[part] for part in settings}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not the config.json of a run ({error!r}): start anew under another --name"
+        ) from error
+    for part in settings:
         if before[part] != settings[part]:
             raise UserError(
                 f"{folder} was started with other settings ({_first_difference(before[part], settings[part])}): "
                 "resume with the same ones, or choose another --name"
+            )
+
+
+def _settings(config: RunSettings, digests: tuple[str, ...]) -> dict[str, Any]:
+    """What two runs have to agree on to be one, as it comes back from JSON."""
+    settings: dict[str, Any] = json.loads(json.dumps({"config": asdict(config), "datasets": digests}))
+    settings["config"].pop("run")
+    return settings
+
+
+def _refuse_foreign(folder: Path) -> None:
+    """`UserError` where another user than this one and root owns the run, or everybody may write to it.
+
+    Root is not asked for the owner: in a container that of a mounted folder says nothing.
+    """
+    for path in (folder, folder / CONFIG_NAME, *folder.glob("tune/*.pkl"), *folder.glob("*/*/tune/*.pkl")):
+        status = path.stat()
+        if os.getuid() not in (0, status.st_uid) and status.st_uid != 0:
+            raise UserError(
+                f"{path} belongs to another user, and resuming a run executes what its files say: resume only runs of "
+                "your own, or make it yours with chown once you trust it"
+            )
+        if status.st_mode & stat.S_IWOTH:
+            raise UserError(
+                f"{path} can be written to by everyone, and resuming a run executes what its files say: "
+                f"take that away with `chmod -R o-w {folder}` if you trust what is there"
             )
 
 

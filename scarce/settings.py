@@ -7,6 +7,7 @@ Probes cost next to nothing beside pretraining, so a trial tries a grid of them 
 does not spend a pretraining on each. `probe.*` is a setting that can be fixed, for all probes of the grid.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -18,7 +19,7 @@ from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.probe_search import PROBE_GRID
 from scarce.files import stable_hash
 from scarce.methods import find_method
-from scarce.pretrain import Recipe, count_steps
+from scarce.pretrain import Recipe, count_held_out, count_steps
 from scarce.space import Dimension
 
 Value = bool | int | float | str
@@ -37,8 +38,18 @@ class Settings:
 
 
 def default_settings(config: PretrainConfig, images: int) -> Settings:
-    """The settings nobody touched: the defaults of the method (for so many images) and the views, and all probes."""
+    """The settings nobody touched: the defaults of the method (for so many images) and the views, and all probes.
+
+    Raises:
+        UserError: there is no such method, or a batch has more images than are trained on.
+    """
     method = find_method(config.method)
+    trained = images - count_held_out(images)
+    if config.batch_size > trained:
+        raise UserError(
+            f"--batch-size {config.batch_size} is more than the {max(trained, 0)} of {images} pretraining images that "
+            "are trained on: expected a smaller one, or another --pretrain"
+        )
     steps = count_steps(config, images)
     recipe = Recipe(config, method.default_config(images, steps), method.OPTIMISER, views.ViewConfig())
     return Settings(recipe, PROBE_GRID)
@@ -81,12 +92,41 @@ def parse_fixed(settings: Settings, assignments: Iterable[str]) -> dict[str, Val
         key, equals, text = (piece.strip() for piece in assignment.partition("="))
         if not equals or key not in known:
             raise UserError(f"--fix {assignment}: expected KEY=VALUE with KEY one of {', '.join(sorted(known))}")
-        kind = type(known[key])
         try:
-            values[key] = kind(text)
+            values[key] = _read(key, text, known[key])
         except ValueError as error:
-            raise UserError(f"--fix {assignment}: expected {kind.__name__} after {key}=") from error
+            raise UserError(f"--fix {assignment}: expected {error} after {key}=") from error
     return values
+
+
+# What a setting of such a name is, in every method and optimiser.
+_POSITIVE = (
+    *("temperature", "temperature_start", "dim", "queue", "expansion", "bottleneck", "prototypes"),
+    *("decoder_width", "mask", "crop_min", "lr", "reference_batch"),
+)
+_SHARES = ("momentum", "mask", "crop_min", "teacher_warmup", "freeze_prototypes")
+
+
+def _read(key: str, text: str, default: Value) -> Value:
+    """A setting's value from the command line. The message of a `ValueError` says what it should be."""
+    name = key.partition(".")[2]
+    if isinstance(default, bool):
+        if text.lower() not in ("true", "false"):
+            raise ValueError("true or false")
+        return text.lower() == "true"
+    if isinstance(default, str):
+        if key == "optimiser.name" and text not in ("sgd", "adamw"):
+            raise ValueError("sgd or adamw")
+        return text
+    try:
+        value = type(default)(text)
+    except ValueError:
+        raise ValueError("a whole number" if isinstance(default, int) else "a number") from None
+    if not 0 <= value < math.inf or (value == 0 and name.endswith(_POSITIVE)):
+        raise ValueError("a positive number" if name.endswith(_POSITIVE) else "a number of at least 0")
+    if value > 1 and name.endswith(_SHARES):
+        raise ValueError("a number of at most 1")
+    return value
 
 
 def values_of(settings: Settings, keys: Iterable[str]) -> dict[str, Value]:

@@ -25,7 +25,7 @@ from scarce.report.cost import cost_line, cost_summary
 from scarce.report.plots import plot_learning_curves, plot_pareto
 from scarce.report.summary import summary_markdown
 from scarce.resources import check_disk, plan_resources
-from scarce.run_files import SUMMARY_NAME, prepare_folder
+from scarce.run_files import SUMMARY_NAME, check_folder, prepare_folder
 from scarce.search import TUNE_NAME, prepare_ray, search
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
@@ -66,15 +66,16 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     warm = open_warm_start(folder, config, base, space, hospitals.digests)
     print(check_disk(folder, base.recipe, config.search.trials))
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
-    prepare_folder(folder, config, hospitals.digests)
-    if warm.runs:
-        write_json(folder / WARM_START_NAME, asdict(warm))
-        print("\n".join(warm.lines))
+    check_folder(folder, config, hospitals.digests)
 
     with local_cluster(address=config.run.address or None) as dashboard:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
         plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        prepare_folder(folder, config, hospitals.digests)
+        if warm.runs:
+            write_json(folder / WARM_START_NAME, asdict(warm))
+            print("\n".join(warm.lines))
         spending = Spending(folder, "GPU" if plan.gpus else "CPU")
         spending.tick("preparation", read_nodes(ray.nodes(), prices, spending.unit), now=started)
         feed, leak_check = hospitals.load_feed(fractions, image_size)

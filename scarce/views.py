@@ -49,6 +49,11 @@ class ViewConfig:
     def __post_init__(self) -> None:
         if not 0 < self.crop_min <= self.crop_max <= 1:
             raise ValueError(f"need 0 < crop_min <= crop_max <= 1, got {self.crop_min} and {self.crop_max}")
+        for name in ("flip", "intensity_p", "blur", "cutout", "cutout_area"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"need {name} in [0, 1], got {getattr(self, name)}")
+        if not self.aspect >= 1:
+            raise ValueError(f"need aspect >= 1, got {self.aspect}")
 
 
 SEARCH_SPACE: dict[str, Dimension] = {

@@ -14,13 +14,17 @@ from dataclasses import fields
 
 import tyro
 
+from scarce.command_line import refusals_in_one_line
 from scarce.errors import run_or_exit
 from scarce.frozen_config import FinetuneSweepConfig
 
 
 def main() -> None:
     """Search, evaluate, write runs/<name>/."""
-    config = tyro.cli(FinetuneSweepConfig, args=sys.argv[1:], description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+    with refusals_in_one_line():
+        config = tyro.cli(
+            FinetuneSweepConfig, args=sys.argv[1:], description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
+        )
 
     # Imported here, so that --help does not wait for torch.
     import numpy as np

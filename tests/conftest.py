@@ -1,11 +1,16 @@
 """What tests of several parts share."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from hypothesis.configuration import set_hypothesis_home_dir
 
 from scarce.cluster import local_cluster
+
+set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "scarce-hypothesis")  # else it leaves a folder in this one
 
 # The same examples every time, so that a change is judged by what it changed; `--hypothesis-profile=search` looks for
 # new ones.
@@ -15,7 +20,7 @@ settings.load_profile("same")
 
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
-RAY_FILES = ("test_cluster.py", "test_resume.py")
+RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by them

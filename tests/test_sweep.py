@@ -276,6 +276,7 @@ class TestRefusals:
     def test_what_no_node_can_hold(self, folder: Path):
         with pytest.raises(UserError, match="64 CPU"):
             run(small_sweep(folder, "large", cpus_per_trial=64.0))
+        assert not (folder / "runs" / "large").exists()
 
     @pytest.mark.parametrize("part", ["method", "backbone"])
     def test_an_unknown_name(self, folder: Path, part: str):

@@ -4,9 +4,11 @@ A shard's key is the hash of everything that shapes it, and travels in its foote
 reject. So a rerun after any interruption keeps the finished shards, makes the others, and ends with the same bytes.
 """
 
+import os
 import re
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +92,12 @@ def _made_shard(out: Path, index: int, key: str) -> dict[str, Any] | None:
 
 
 def _check_folder(out: Path) -> None:
-    """Make the folder, or see that it holds nothing but a conversion."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out: expected a folder that can be made, found {out}: {error.strerror}") from error
-    for path in sorted(out.iterdir()):
+    """See that the folder can be made or written to, and holds nothing but a conversion."""
+    there = next(path for path in (out, *out.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        what = "can't be written to" if there.is_dir() else "is no folder"
+        raise UserError(f"--out: expected a folder that can be made, found that {there} {what}: name another folder")
+    for path in sorted(out.iterdir()) if there == out else ():
         if not _OWN_NAMES.fullmatch(path.name) and not _TEMPORARY_NAMES.fullmatch(path.name):
             raise UserError(
                 f"--out: expected a new folder or a converted dataset, found {path.name} in {out}: name another folder"
@@ -104,6 +106,8 @@ def _check_folder(out: Path) -> None:
 
 def _remove_stale(out: Path, current: set[str], *, changing: bool) -> None:
     """Remove what interrupted or larger conversions left; before it, a manifest that is about to be wrong."""
+    if not out.exists():
+        return
     stale = [path for path in out.iterdir() if path.name.startswith("shard-") and path.name not in current]
     if changing or stale:
         (out / MANIFEST_NAME).unlink(missing_ok=True)
@@ -153,6 +157,10 @@ def _write_manifest(listing: Listing, out: Path, settings: dict[str, Any], keys:
         if footer["rows"]:  # a shard of nothing but rejects stays for the next rerun, and out of every reader's way
             shards.append(Shard(shard_name(index), footer["rows"], footer["digest"]))
     if not shards:
+        for index in range(len(keys)):
+            (out / shard_name(index)).unlink()
+        with suppress(OSError):  # somebody else has put something there meanwhile
+            out.rmdir()
         raise UserError(
             f"not one image of {listing.source} could be used: {len(rejected)} rejected "
             f'(the first, {rejected[0]["file"]}: "{rejected[0]["reason"]}")'

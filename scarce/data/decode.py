@@ -1,6 +1,8 @@
 """Image files to raw gray levels, at the bit depth they were stored with."""
 
 import io
+import lzma
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -16,6 +18,11 @@ from scarce.data.jpeg import jpeg_quality
 SMALLEST_SIDE = 32  # pixels; less shows no chest
 # Wider is no radiograph either. Pillow counts pixels (179 million at most) before it takes memory for them.
 LARGEST_SIDE = 20_000
+LARGEST_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # where Pillow refuses; asked of DICOM files too
+LARGEST_FILE = 2**29  # bytes; a radiograph of 16 bits takes 50 MB
+# A deflated archive member of this size that is so much smaller in the archive holds next to nothing but repetitions.
+BOMB_BYTES, BOMB_RATIO = 2**24, 200
+DEFLATED = b"1.2.840.10008.1.2.1.99"  # the transfer syntax of DICOM files that unpack to any size
 
 
 class DecodeError(Exception):
@@ -36,18 +43,25 @@ def read_bytes(path: Path, member: str | None = None) -> bytes:
     """The content of an image file, or of a member of a zip archive, which is never unpacked to the disk.
 
     Raises:
-        DecodeError: "missing file", or "truncated" for a damaged member.
+        DecodeError: "missing file", "too large", "truncated" for a damaged member, or "unreadable", as an encrypted one
+            is.
     """
     try:
         if member is None:
+            if path.stat().st_size > LARGEST_FILE:
+                raise DecodeError("too large")
             return path.read_bytes()
         with zipfile.ZipFile(path) as archive:
-            return archive.read(member)
+            info = archive.getinfo(member)  # more than the size it declares is never unpacked
+            bomb = info.file_size > max(BOMB_BYTES, BOMB_RATIO * info.compress_size)
+            if bomb or info.file_size > LARGEST_FILE:
+                raise DecodeError("too large")
+            return archive.read(info)
     except (FileNotFoundError, KeyError) as error:
         raise DecodeError("missing file") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, struct.error) as error:
         raise DecodeError("truncated") from error
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError) as error:  # encrypted, or packed by a method that Python does not know
         raise DecodeError("unreadable") from error
 
 
@@ -109,15 +123,23 @@ def _decode_dicom(data: bytes) -> RawImage:
         import pydicom
     except ImportError as error:
         raise DecodeError("needs pydicom") from error
+    if DEFLATED in data:  # pydicom would unpack it whole, before anything is known of its size
+        raise DecodeError("unreadable")
     dataset: Any = pydicom.dcmread(io.BytesIO(data))
     if int(dataset.get("NumberOfFrames") or 1) != 1:
         raise DecodeError("not a single image")
-    if max(dataset.Rows, dataset.Columns) > LARGEST_SIDE:
+    count = dataset.Rows * dataset.Columns
+    if max(dataset.Rows, dataset.Columns) > LARGEST_SIDE or count > LARGEST_PIXELS:
         raise DecodeError("too large")
-    expected = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
+    if dataset.SamplesPerPixel not in (1, 3) or dataset.BitsAllocated not in (1, 8, 16, 32):
+        raise DecodeError("unreadable")
+    expected = count * dataset.SamplesPerPixel * dataset.BitsAllocated // 8
     if not dataset.file_meta.TransferSyntaxUID.is_compressed and len(dataset.PixelData) < expected:
         raise DecodeError("truncated")
     pixels = dataset.pixel_array
     if dataset.SamplesPerPixel == 3:
         pixels = np.asarray(Image.fromarray(pixels).convert("L"))
-    return RawImage(pixels, int(dataset.BitsStored), dataset.PhotometricInterpretation == "MONOCHROME1")
+    bits = int(dataset.BitsStored)
+    if pixels.dtype.kind not in "iu" or pixels.ndim != 2 or not 1 <= bits <= 32:
+        raise DecodeError("unreadable")
+    return RawImage(pixels, bits, dataset.PhotometricInterpretation == "MONOCHROME1")

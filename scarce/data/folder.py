@@ -13,6 +13,7 @@ from scarce.data.sources import (
     clean_labels,
     files_in,
     listed,
+    other_separator,
     parse_age,
     parse_sex,
     read_label_file,
@@ -102,8 +103,8 @@ def _resolve_columns(csv: Path, columns: Columns) -> dict[str, str]:
             resolved[field] = name
         elif field in ("image", "patient"):
             raise UserError(
-                f"{csv}: expected a column {' or '.join(guesses)}, found {', '.join(header.values())}: "
-                f"name it with --columns.{field}"
+                f"{csv}: expected a column {' or '.join(guesses)}, found {', '.join(header.values()) or 'none'}"
+                + (other_separator(list(header)) or f": name it with --columns.{field}")
             )
     return resolved
 

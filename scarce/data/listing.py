@@ -3,6 +3,7 @@
 Every reader (`nih`, `padchest`, `folder`) turns its layout into a `Listing`; conversion knows nothing else of a source.
 """
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,18 +74,30 @@ def make_listing(
 ) -> Listing:
     """Sort what a reader found, and reject every further image of an id that was seen already.
 
+    If these name different patients, all are rejected: one of them would be in the wrong split. So is what no file of
+    a dataset can name, because its name is no text.
+
     Raises:
         UserError: no image is left.
     """
     left_out = []
     unique: dict[str, ListedImage] = {}
+    contradicted = set()
     for outcome in outcomes:
         if isinstance(outcome, Rejected):
-            left_out.append(outcome)
+            left_out.append(Rejected(*map(as_text, outcome)))
+        elif as_text(outcome.file) != outcome.file:
+            left_out.append(Rejected(as_text(outcome.image_id), as_text(outcome.file), "file name is not UTF-8"))
         elif outcome.image_id in unique:
             left_out.append(Rejected(outcome.image_id, shown_path(outcome.file, outcome.member), "duplicate id"))
+            if outcome.patient_id != unique[outcome.image_id].patient_id:
+                contradicted.add(outcome.image_id)
         else:
             unique[outcome.image_id] = outcome
+    for image_id in contradicted:
+        first = unique.pop(image_id)
+        left_out = [row for row in left_out if (row.image_id, row.reason) != (image_id, "duplicate id")]
+        left_out.append(Rejected(image_id, shown_path(first.file, first.member), "several patients"))
     if not unique:
         raise UserError(f"no usable image in {source}: {len(left_out)} left out{_first_reason(left_out)}")
     rows = [unique[image_id]._asdict() for image_id in sorted(unique)]
@@ -100,6 +113,11 @@ def make_listing(
 def shown_path(file: str, member: str | None) -> str:
     """How an image's place is shown to a person: `54.zip/name.png` for a member of an archive."""
     return file if member is None else f"{file}/{member}"
+
+
+def as_text(name: str) -> str:
+    """A file's name with the bytes that are no UTF-8 escaped."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def rejected_table(rejected: Iterable[Rejected | dict[str, Any]]) -> pa.Table:

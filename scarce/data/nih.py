@@ -43,13 +43,20 @@ def scan(source: Path) -> Listing:
     )
     rows: dict[str, dict[str, str]] = {}
     outcomes: list[ListedImage | Rejected] = []
+    contradicted = set()
     for row in table:
         name = row["Image Index"]
-        if name in rows:
+        if row["Patient ID"] != rows.setdefault(name, row)["Patient ID"]:
+            contradicted.add(name)
+        elif rows[name] is not row:
             outcomes.append(Rejected(name, name, "duplicate id"))
-        rows.setdefault(name, row)
 
-    outcomes += [_list_image(image, rows.get(image.name, {})) for image in found]
+    outcomes += [
+        Rejected(image.name, image.file, "several patients")
+        if image.name in contradicted
+        else _list_image(image, rows.get(image.name, {}))
+        for image in found
+    ]
     names = {image.name for image in found}
     counts = {"absent": len(rows.keys() - names)}
     for key, name in OFFICIAL_LISTS.items():

@@ -5,6 +5,7 @@ DIR/shard-00000.parquet     rows in image_id order; every shard is written atomi
 DIR/rejected.parquet        image_id, file, reason of every image that was left out
 """
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -47,6 +48,14 @@ def image_schema(size: int) -> pa.Schema:
     )
 
 
+def missing_columns(found: pa.Schema, size: int) -> list[str]:
+    """The columns of `image_schema` that a shard lacks, or has of another type."""
+    wanted = image_schema(size)
+    return [
+        field.name for field in wanted if field.name not in found.names or found.field(field.name).type != field.type
+    ]
+
+
 @dataclass(frozen=True)
 class Shard:
     """One Parquet file of a dataset: its name in the folder, its rows and the SHA-256 of their content."""
@@ -79,12 +88,30 @@ class Manifest:
         return asdict(self)
 
     @staticmethod
-    def from_json(value: dict[str, Any]) -> "Manifest":
-        """The manifest that `to_json` wrote; `UserError` for another schema version."""
+    def from_json(value: Any) -> "Manifest":
+        """The manifest that `to_json` wrote.
+
+        Raises:
+            UserError: another schema version.
+            ValueError, TypeError, KeyError: no manifest, or one of nothing.
+        """
+        if not isinstance(value, dict):
+            raise TypeError(f"expected an object, found {type(value).__name__}")
         if value.get("schema_version") != SCHEMA_VERSION:
             phantom = value.get("source") == "phantom"
             raise UserError(
                 f"dataset has schema version {value.get('schema_version')!r}, expected {SCHEMA_VERSION}: "
                 f"{'delete its folder and draw' if phantom else 'convert'} it again with this version of scarce"
             )
-        return Manifest(**{**value, "shards": tuple(Shard(**shard) for shard in value["shards"])})
+        manifest = Manifest(**{**value, "shards": tuple(Shard(**shard) for shard in value["shards"])})
+        if not isinstance(manifest.size, int) or not 1 <= manifest.size <= 2**14:
+            raise ValueError(f"expected a size in pixels, found {manifest.size!r}")
+        for shard in manifest.shards:
+            if not isinstance(shard.name, str) or not re.fullmatch(r"shard-\d{5}\.parquet", shard.name):
+                raise ValueError(f"expected shards named shard-00000.parquet, found {shard.name!r}")
+            if not isinstance(shard.rows, int) or shard.rows < 1:
+                raise ValueError(f"expected rows in {shard.name}, found {shard.rows!r}")
+        rows = sum(shard.rows for shard in manifest.shards)
+        if rows < 1 or rows != manifest.images:
+            raise ValueError(f"expected the {rows} images of its shards, at least one, found {manifest.images!r}")
+        return manifest

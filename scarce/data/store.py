@@ -22,6 +22,7 @@ from scarce.data.schema import (
     Manifest,
     Shard,
     image_schema,
+    missing_columns,
 )
 from scarce.errors import UserError
 from scarce.files import atomic_path, stable_hash, write_json
@@ -193,12 +194,17 @@ def open_dataset(path: Path | str) -> Dataset:
         raise UserError(f"{manifest_path} is not a dataset manifest ({error}): convert the dataset again") from error
     for shard in manifest.shards:
         try:
-            rows = pq.read_metadata(folder / shard.name).num_rows
+            footer = pq.read_metadata(folder / shard.name)
         except (OSError, pa.ArrowException) as error:
             raise UserError(f"{folder / shard.name} is missing or damaged: run the conversion again") from error
-        if rows != shard.rows:
+        if footer.num_rows != shard.rows:
             raise UserError(
-                f"{folder / shard.name} holds {rows} images, expected {shard.rows}: run the conversion again"
+                f"{folder / shard.name} holds {footer.num_rows} images, expected {shard.rows}: run the conversion again"
+            )
+        if missing := missing_columns(footer.schema.to_arrow_schema(), manifest.size):
+            raise UserError(
+                f"{folder / shard.name} is no shard of {manifest.size} pixel images: expected other columns "
+                f"{', '.join(missing)}: run the conversion again"
             )
     return Dataset(folder, manifest)
 

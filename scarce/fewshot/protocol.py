@@ -40,7 +40,7 @@ class ProtocolConfig:
     def __post_init__(self) -> None:
         if not self.shots or min(self.shots) < 1 or len(set(self.shots)) != len(self.shots):
             raise UserError(f"--shots must be different positive numbers, got {self.shots}")
-        if min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-9:
+        if not (min(self.fractions) > 0 and abs(sum(self.fractions) - 1) <= 1e-9):
             raise UserError(f"--fractions must be three positive numbers that sum to 1, got {self.fractions}")
         if not 2 <= self.search_seeds <= FIRST_TEST_SEED:
             raise UserError(f"--search-seeds must lie in [2, {FIRST_TEST_SEED}], got {self.search_seeds}")
