@@ -79,6 +79,25 @@ def local_cluster(
             yield _url(context)
 
 
+def cluster_nodes(autoscale: tuple[int, float, float] | None) -> list[dict[str, float]]:
+    """The Ray resources of every node that trials may be planned for.
+
+    Ray does not tell drivers which nodes its autoscaler may start, so the user does.
+
+    Args:
+        autoscale: how many worker nodes the cluster may grow to, CPUs and GPUs of each; those of them that are up count
+            once. None: the nodes that are up are all.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if autoscale is None:
+        return nodes
+    most, *kind = autoscale
+    others = [
+        node for node in nodes if "node:__internal_head__" in node or [node.get("CPU", 0), node.get("GPU", 0)] != kind
+    ]
+    return [*others, *({"CPU": kind[0], "GPU": kind[1]} for _ in range(most))]
+
+
 @contextmanager
 def _shut_down_after() -> Iterator[None]:
     try:

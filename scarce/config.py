@@ -140,6 +140,16 @@ class RunConfig:
     """Go on with the run of this name, which must have been started with the same settings."""
     address: str = ""
     """Address of a running Ray cluster ("auto" finds one on this machine); empty: start a local one."""
+    autoscale: tuple[int, float, float] | None = None
+    """Worker nodes that the cluster may grow to, and the CPUs and GPUs of each, such as 16 8 1: trials are planned for
+    all of them, and those that wait make the autoscaler start nodes. None: for the nodes that are up."""
+
+    def __post_init__(self) -> None:
+        if self.autoscale and (self.autoscale[0] < 1 or min(self.autoscale[1:]) < 0):
+            raise UserError(
+                f"--autoscale is {' '.join(f'{number:g}' for number in self.autoscale)}, expected at least one node, "
+                "and the CPUs and GPUs of each"
+            )
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import torch
 
 from scarce.audit_run import audit_run
 from scarce.backbones import create_backbone
-from scarce.cluster import local_cluster
+from scarce.cluster import cluster_nodes, local_cluster
 from scarce.config import MethodsConfig, PretrainConfig, SweepConfig, run_folder
 from scarce.data.feed import Feed
 from scarce.data.hospitals import open_hospital
@@ -90,9 +90,9 @@ def run_contest(config: MethodsConfig) -> Path:
     with local_cluster(address=config.run.address or None) as dashboard:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder}")
-        plan = plan_resources(config.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        plan = plan_resources(config.resources, cluster_nodes(config.run.autoscale))
         prepare_folder(folder, config, hospitals.digests)
-        feed, _ = hospitals.load_feed(fractions, size)
+        feed, _ = hospitals.load_feed(fractions, size, plan.holds_worker)
         epochs = calibrate(config, names, folder, plan, feed)
         outcomes = {}
         for name in names:

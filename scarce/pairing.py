@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from scarce.config import DataConfig
-from scarce.data.feed import Feed, load_feed
+from scarce.data.feed import Feed, Trains, load_feed
 from scarce.data.hospitals import open_hospital
 from scarce.data.splits import Fractions, assert_no_leak, held_out_patients, patients_of
 from scarce.data.store import Dataset
@@ -40,10 +40,13 @@ class Hospitals:
         """Images to pretrain on."""
         return int((~self.pretraining.metadata()["patient_id"].isin(sorted(left_out))).sum())
 
-    def load_feed(self, fractions: Fractions, image_size: int) -> tuple[Feed, dict[str, Any]]:
-        """The images to pretrain on with views of `image_size`, and what `check_leak` says."""
+    def load_feed(
+        self, fractions: Fractions, image_size: int, trains: Trains | None = None
+    ) -> tuple[Feed, dict[str, Any]]:
+        """The images to pretrain on with views of `image_size`, where `trains` says, and what `check_leak` says."""
         left_out = self.patients_to_leave_out(fractions)
-        feed = load_feed(self.pretraining, without_patients=left_out, largest_size=VIEW_MARGIN * image_size)
+        size = VIEW_MARGIN * image_size
+        feed = load_feed(self.pretraining, without_patients=left_out, largest_size=size, trains=trains)
         return feed, self.check_leak(fractions, left_out, feed)
 
     def check_leak(self, fractions: Fractions, left_out: Collection[str], feed: Feed) -> dict[str, Any]:

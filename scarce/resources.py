@@ -12,14 +12,14 @@ from scarce.errors import UserError
 from scarce.pretrain import Recipe, build_method
 
 DEFAULT_GPU_SHARE = 0.25
-DRIVER_CPUS = 0.01  # what a trial's own process asks for when its workers are elsewhere; Ray refuses 0
+DRIVER_CPUS = 0.001  # what a trial's own process asks for when its workers are elsewhere; Ray refuses 0
 
 
 @dataclass(frozen=True)
 class Plan:
     """How trials are placed."""
 
-    cpus: float  # a training worker; of several, each gives up a little so that the driver fits beside them
+    cpus: float  # a training worker; of several, each gives up a little so that all drivers fit beside them
     gpus: float  # a training worker
     workers: int  # a trial
     concurrent: int  # trials at a time
@@ -30,6 +30,10 @@ class Plan:
         if self.workers > 1:
             return {"cpu": DRIVER_CPUS}
         return {"cpu": self.cpus, **({"gpu": self.gpus} if self.gpus else {})}
+
+    def holds_worker(self, node: Mapping[str, float]) -> bool:
+        """Whether a node, given by its Ray resources, can ever hold one of the workers."""
+        return _workers_on(node, self.cpus, self.gpus) > 0
 
 
 def plan_resources(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -> Plan:
@@ -46,7 +50,8 @@ def plan_resources(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -
     if room < search.workers_per_trial:
         raise UserError(
             f"no placement can hold {asked}: the nodes have {largest}, room for {room} such worker(s). "
-            "Lower --cpus-per-trial, --gpus-per-trial or --workers-per-trial, or add nodes"
+            "Lower --cpus-per-trial, --gpus-per-trial or --workers-per-trial, add nodes, or, where an autoscaler does, "
+            "say which by --autoscale"
         )
     at_once = room // search.workers_per_trial
     if search.concurrent > at_once:
@@ -55,8 +60,10 @@ def plan_resources(search: SearchConfig, nodes: Sequence[Mapping[str, float]]) -
             f"{search.concurrent * search.workers_per_trial} worker(s): the nodes have {largest}, room for {room}. "
             f"Use --concurrent {at_once} or less"
         )
-    cpus = search.cpus_per_trial - (DRIVER_CPUS if search.workers_per_trial > 1 else 0)
-    return Plan(cpus, gpus, search.workers_per_trial, min(search.concurrent or at_once, search.trials))
+    concurrent = min(search.concurrent or at_once, search.trials)
+    # The drivers may all come to lie on one node, which must hold as many workers as before.
+    cpus = search.cpus_per_trial - (DRIVER_CPUS * concurrent if search.workers_per_trial > 1 else 0)
+    return Plan(cpus, gpus, search.workers_per_trial, concurrent)
 
 
 def check_disk(folder: Path, recipe: Recipe, trials: int) -> str:

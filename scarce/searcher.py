@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from scarce.budget_hook import BudgetHook
 
 METRIC = "val_auc"
+SAME_AGAIN = 100  # settings in a row that were all tried before: the space holds no others
 EARLIER = "earlier"  # marks a trial of an earlier run in the study
 
 
@@ -61,19 +62,35 @@ class Searcher(OptunaSearch):
         self.epochs = epochs
         self.folder = folder
         self.budget = budget
+        self.suggested: list[dict[str, Any]] = []
         for record in observations:
             self._add(record, EARLIER)
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+    def suggest(self, trial_id: str) -> Any:
         """Settings to try. Without room in the budget: none now, and none ever once no trial runs any more.
 
         While trials run, room may yet come, as they may be quicker than thought and nodes may cost less.
+
+        No settings are tried twice: two trials with the same ones would share a folder. Where the sampler insists on
+        known ones, others are drawn at random. Where the space holds no others the search ends with fewer trials than
+        it was asked for, and says so.
         """
         if self.budget is not None and not self.budget.has_room():
-            never: Any = OptunaSearch.FINISHED  # a string, whatever Ray's annotation says
-            return never if self.budget.is_idle else None
-        suggestion: dict[str, Any] | None = super().suggest(trial_id)
-        return suggestion
+            return OptunaSearch.FINISHED if self.budget.is_idle else None
+        sampler = self._study.sampler
+        for _ in range(SAME_AGAIN):
+            settings: Any = super().suggest(trial_id)
+            self._study.sampler = sampler
+            if settings not in self.suggested:
+                self.suggested.append(settings)
+                return settings
+            self._study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+            self._study.sampler = optuna.samplers.RandomSampler(len(self._study.trials))
+        self._study.sampler = sampler
+        print(
+            f"no more trials begin: all {len(self.suggested)} settings of the search space have been tried", flush=True
+        )
+        return OptunaSearch.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Report an intermediate value under the training step; Ray's own count is wrong after a restore."""

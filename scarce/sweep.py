@@ -9,7 +9,7 @@ import ray
 from scarce.audit_run import audit_run
 from scarce.budget import open_budget
 from scarce.budget_hook import BudgetHook
-from scarce.cluster import local_cluster
+from scarce.cluster import cluster_nodes, local_cluster
 from scarce.config import SweepConfig, run_folder
 from scarce.data.hospitals import open_hospital
 from scarce.errors import UserError
@@ -71,14 +71,14 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     with local_cluster(address=config.run.address or None) as dashboard:
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
-        plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+        plan = plan_resources(config.search, cluster_nodes(config.run.autoscale))
         prepare_folder(folder, config, hospitals.digests)
         if warm.runs:
             write_json(folder / WARM_START_NAME, asdict(warm))
             print("\n".join(warm.lines))
         spending = Spending(folder, "GPU" if plan.gpus else "CPU")
         spending.tick("preparation", read_nodes(ray.nodes(), prices, spending.unit), now=started)
-        feed, leak_check = hospitals.load_feed(fractions, image_size)
+        feed, leak_check = hospitals.load_feed(fractions, image_size, plan.holds_worker)
         print(f"{feed.images} images to pretrain on, {plan.concurrent} trial(s) at a time")
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
         context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from scarce.attempts import recorded_attempt
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
@@ -131,9 +132,11 @@ def train_worker(
         return {**metrics, **{f"{PROBE_PREFIX}{name}": value for name, value in asdict(probe).items()}}
 
     if rank() != 0:
-        pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
+        with recorded_attempt(folder):
+            pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
         return
-    with BoardWriter(context.folder / "tensorboard" / folder.name, sampled, objectives) as board:
+    board_folder = context.folder / "tensorboard" / folder.name
+    with recorded_attempt(folder), BoardWriter(board_folder, sampled, objectives) as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)

@@ -6,12 +6,13 @@ Trial folders are the truth about a run. Ray Tune's own records are older than t
 import json
 import math
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from scarce.attempts import describe_last, read_attempts
 from scarce.checkpoint import HISTORY_NAME
 from scarce.collapse import collapse_reason
 from scarce.fewshot.probe import ProbeConfig
@@ -33,6 +34,7 @@ class TrialRecord:
     sampled: dict[str, Any]  # what the sampler chose, by key
     settings: dict[str, Any]  # everything, resolved
     history: list[dict[str, Any]]  # its reports in order
+    attempts: list[dict[str, Any]] = field(default_factory=list)  # which workers were on it, see `read_attempts`
 
     @property
     def best(self) -> dict[str, Any]:
@@ -59,9 +61,10 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     """The trials below a run's folder that made a report, by identity."""
     records = []
     for history_path in sorted(folder.glob(f"trials/*/{HISTORY_NAME}")):
-        started = json.loads((history_path.parent / SETTINGS_NAME).read_text())
+        trial = history_path.parent
+        started = json.loads((trial / SETTINGS_NAME).read_text())
         history = json.loads(history_path.read_text())
-        records.append(TrialRecord(history_path.parent.name, started["sampled"], started["settings"], history))
+        records.append(TrialRecord(trial.name, started["sampled"], started["settings"], history, read_attempts(trial)))
     return records
 
 
@@ -98,6 +101,7 @@ def write_trials_table(
             "device_hours": known.get(record.identity, {}).get("device_seconds", math.nan) / 3600,
             "usd": known.get(record.identity, {}).get("usd", math.nan) if priced else math.nan,
             "collapse": record.collapse,
+            **describe_last(record.attempts),
             **record.sampled,
             **_probe_of(record.best),
         }

@@ -131,6 +131,7 @@ def start_script(folder: Path, *flags: str) -> subprocess.Popen[str]:
 
 
 def results_of(run: Path) -> pd.DataFrame:
-    """What a run's trials came to, but for their speed and cost."""
-    table = pd.read_parquet(run / "trials.parquet").drop(columns=["images_per_s", "device_hours", "usd"])
+    """What a run's trials came to, but for their speed, their cost and where they ran."""
+    apart = ["images_per_s", "device_hours", "usd", "node", "gpu", "attempts"]
+    table = pd.read_parquet(run / "trials.parquet").drop(columns=apart)
     return table.sort_values("trial", ignore_index=True)

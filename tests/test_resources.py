@@ -42,6 +42,20 @@ def test_several_workers_leave_the_driver_almost_nothing():
     assert plan.concurrent * (plan.workers * plan.cpus + resources.DRIVER_CPUS) <= 2
 
 
+def test_all_drivers_fit_on_one_node_beside_its_workers():
+    nodes = [{"CPU": 1.0}] * 40
+    plan = plan_resources(SearchConfig(trials=99, workers_per_trial=2), nodes)
+    assert plan.concurrent == 20
+    assert plan.cpus + plan.concurrent * resources.DRIVER_CPUS <= 1 + 1e-9
+
+
+def test_a_node_without_a_gpu_counts_for_nothing_where_trials_need_one():
+    nodes = [{"CPU": 64.0}, {"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 2.0}]
+    plan = plan_resources(SearchConfig(trials=99), nodes)
+    assert (plan.gpus, plan.concurrent) == (0.25, 4 + 2)
+    assert [plan.holds_worker(node) for node in nodes] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     ("search", "words"),
     [

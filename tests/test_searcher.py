@@ -50,6 +50,26 @@ def test_the_first_trial_takes_the_defaults_under_dotted_keys(tmp_path):
     assert searcher(tmp_path).suggest("a") == START
 
 
+def test_settings_are_suggested_once_and_a_space_without_others_ends_the_search(tmp_path, capsys):
+    space = {"views.flip": Choice((0.0, 0.5)), "method.dim": Choice((8, 16, 32))}
+    one = Searcher(
+        to_distributions(space),
+        make_sampler("tpe", 0, 20),
+        [{"views.flip": 0.5, "method.dim": 16}] * 2,
+        epochs=8,
+        folder=tmp_path,
+        objectives=AUC,
+    )
+    suggestions = []
+    for number in range(6):
+        suggestions.append(one.suggest(str(number)))
+        one.on_trial_complete(str(number), result(0.5, 8))
+    assert len({tuple(suggestion.items()) for suggestion in suggestions}) == 6
+    assert states(one).count(TrialState.COMPLETE) == 6
+    assert one.suggest("more") == Searcher.FINISHED
+    assert "all 6 settings" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_a_seed_repeats_the_suggestions(tmp_path, sampler):
     def run(seed: int) -> list[dict[str, float]]:

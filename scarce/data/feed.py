@@ -1,16 +1,22 @@
 """Pretraining images, decoded once and held once per node, shared by every trial there.
 
-They pass through Ray Data into Ray's object store, where trials map Arrow blocks without a copy. Those too many for it
-lie in a file that trials map (`mapped.py`); the images and their numbers are the same. Only the pixels pass; the
-patient column is read where a patient must be left out, and dropped in the same step.
+They lie in Ray's object store, where trials map Arrow blocks without a copy: on the driver's node, and once on every
+other one as soon as a trial there opens them. Those too many for it lie in a file that trials map (`mapped.py`); the
+images and their numbers are the same. Only the pixels pass; the patient column is read where a patient must be left
+out, and dropped in the same step.
 """
 
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray
+from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scarce.data.mapped import MappedFile, cache_folder
@@ -18,6 +24,8 @@ from scarce.data.pixels import Pixels
 from scarce.data.selection import COLUMNS, Selection
 from scarce.data.store import Dataset, pixel_array, pixel_column
 from scarce.errors import UserError
+
+Trains = Callable[[Mapping[str, float]], bool]  # tells of a node's Ray resources whether trials may run there
 
 STORE_SHARE = 0.8  # of the object store; from there on Ray spills objects to disk
 
@@ -41,7 +49,12 @@ class Feed:
 
 
 def load_feed(
-    dataset: Dataset, *, without_patients: Iterable[str] = (), largest_size: int, store_bytes: float | None = None
+    dataset: Dataset,
+    *,
+    without_patients: Iterable[str] = (),
+    largest_size: int,
+    store_bytes: float | None = None,
+    trains: Trains | None = None,
 ) -> Feed:
     """Decode a dataset's pixels into the object store, or where they are too many, into a file on every node.
 
@@ -51,6 +64,7 @@ def load_feed(
         largest_size: images larger than this are reduced to it (Lanczos): views need no more, and memory is short.
         store_bytes: what the images may take of a node's object store; by default 80% of the smallest node's, less
             what is in use.
+        trains: where trials may run; a file is made on these nodes only. By default wherever there are CPUs.
 
     Raises:
         UserError: nothing is left, or a disk is too small for it.
@@ -67,24 +81,25 @@ def load_feed(
         f"the pretraining images take {selection.bytes / 1e9:.2f} GB and Ray's object store has room for "
         f"{max(room, 0) / 1e9:.2f} GB: they are mapped from a file in {file.folder}"
     )
-    _make_on_every_node(file)
+    _make_on_every_node(file, trains or (lambda node: node.get("CPU", 0) > 0))
     return Feed(file, size, selection.images)
 
 
 def _load_blocks(selection: Selection) -> Feed:
-    """The selected images as Arrow tables in the object store, in order."""
+    """The selected images as Arrow tables in the object store, in order.
 
-    def keep_pixels(table: pa.Table) -> pa.Table:
-        return pa.table({"pixels": pixel_column(selection.pixels(table))})
+    This process puts them there, so that they lie on its own node and other nodes fetch copies. Were they made by tasks
+    all over the cluster, those of a lost node would have to be made again by tasks that wait for CPUs which trials hold
+    that wait for them.
+    """
 
-    context = ray.data.DataContext.get_current().copy()
-    context.execution_options.preserve_order = True  # an image's number must mean the same image in every run
-    context.enable_progress_bars = False
-    with ray.data.DataContext.current(context):
-        read = ray.data.read_parquet([str(path) for path in selection.dataset.shard_paths])
-        read = read.select_columns(COLUMNS)
-        held = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None).materialize()
-        return Feed(tuple(held.to_arrow_refs()), selection.size, held.count())
+    def put(shard: Path) -> ray.ObjectRef:
+        pixels = selection.pixels(pq.read_table(shard, columns=COLUMNS))
+        return ray.put(pa.table({"pixels": pixel_column(pixels)}))
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Arrow, NumPy and Pillow let go of the interpreter's lock
+        held = list(pool.map(put, selection.dataset.shard_paths))
+    return Feed(tuple(held), selection.size, selection.images)
 
 
 def _room_in_object_store() -> float:
@@ -96,14 +111,17 @@ def _room_in_object_store() -> float:
     return STORE_SHARE * smallest - (whole - free)
 
 
-def _make_on_every_node(file: MappedFile) -> None:
+def _make_on_every_node(file: MappedFile, trains: Trains) -> None:
     """Make the file wherever trials may run, before they hold a GPU and wait. Nodes that join later make it then."""
-    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"] and trains(node["Resources"])]
     tasks = [_make.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)) for node in nodes]
-    try:
-        ray.get([task.remote(file) for task in tasks])
-    except UserError as error:
-        raise getattr(error, "cause", error) from None  # without the traceback that Ray makes part of the message
+    for made in [task.remote(file) for task in tasks]:
+        try:
+            ray.get(made)
+        except UserError as error:
+            raise getattr(error, "cause", error) from None  # without the traceback that Ray makes part of the message
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+            continue  # the node is gone; the one that comes in its place makes its own
 
 
 @ray.remote(num_cpus=0)
