@@ -5,6 +5,7 @@ trials shared the GPUs, and how much was done twice.
 """
 
 import json
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -23,12 +24,12 @@ ATTEMPTS_NAME = "attempts"
 @contextmanager
 def recorded_attempt(folder: Path) -> Iterator[None]:
     """Record in a trial's folder that this worker is on it, and when it leaves it for any reason but its death."""
-    started = time.time()
     path = folder / ATTEMPTS_NAME / f"{time.time_ns():020d}-{rank()}.json"
-    attempt = {"worker": rank(), "node": socket.gethostname(), "node_id": "", "gpus": [], "started": started}
+    attempt = {"worker": rank(), "node": socket.gethostname(), "node_id": "", "gpus": [], "pid": os.getpid()}
     if ray.is_initialized():
         context = ray.get_runtime_context()
         attempt |= {"node_id": context.get_node_id(), "gpus": context.get_accelerator_ids().get("GPU", [])}
+    attempt["started"] = time.time()
     write_json(path, attempt | {"ended": None})
     try:
         yield
@@ -39,7 +40,7 @@ def recorded_attempt(folder: Path) -> Iterator[None]:
 def read_attempts(folder: Path) -> list[dict[str, Any]]:
     """A trial's attempts in the order in which they began.
 
-    Each has `worker` (its rank), `node` (host name), `node_id` (Ray's), `gpus` (Ray's ids of them on that node),
+    Each has `worker` (its rank), `node` (host name), `node_id` (Ray's), `gpus` (Ray's ids of them on that node), `pid`,
     `started` and `ended` (seconds since 1970; None if it was killed or goes on).
     """
     return [json.loads(path.read_text()) for path in sorted((folder / ATTEMPTS_NAME).glob("*.json"))]

@@ -25,6 +25,7 @@ def prepare_ray() -> None:
     """What Tune and Train read from the environment; before Ray starts."""
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # trials write their own TensorBoard files, while they run
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints a banner even where verbose=0
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # no tracebacks of trials that are tried again; they have files
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Tune would return as if the search had ended
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = "1"  # seconds between Tune's snapshots; by default 10 are lost to kill -9
     os.environ.setdefault("MALLOC_ARENA_MAX", "2")  # a process trains one trial after the other, each in a new thread

@@ -20,27 +20,26 @@ MARK = "SCARCE_TEST_CLUSTER"  # in the environment of every process of a cluster
 PATIENCE = 240  # seconds for what takes a few
 
 
-def wait_for(condition: Callable[[], Any], what: str, process: subprocess.Popen[str] | None = None) -> Any:
-    """What `condition` comes to once it is true; an assertion fails if `process` ends before."""
+def wait_for(condition: Callable[[], Any], what: str) -> Any:
+    """What `condition` comes to once it is true."""
     deadline = time.monotonic() + PATIENCE
     while not (value := condition()):
-        assert process is None or process.poll() is None, f"ended before {what}: {process.communicate()[0]}"
         assert time.monotonic() < deadline, f"waited in vain: {what}"
-        time.sleep(0.1)
+        time.sleep(0.05)
     return value
 
 
-def processes_of(mark: str, *words: str) -> list[int]:
-    """Live processes of a cluster, those whose command line has all `words`."""
-    found = []
+def processes_of(mark: str) -> dict[int, str]:
+    """Live processes of a cluster, with their command lines."""
+    found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             ours = f"{MARK}={mark}".encode() in (process / "environ").read_bytes()
-            command = (process / "cmdline").read_bytes().decode(errors="replace")
+            command = (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0")
         except OSError:  # it has ended since, or is another user's
             continue
-        if ours and all(word in command for word in words):
-            found.append(int(process.name))
+        if ours:
+            found[int(process.name)] = command
     return found
 
 
@@ -61,6 +60,11 @@ class SimulatedCluster:
         self._host.stdin.write(json.dumps(command) + "\n")
         self._host.stdin.flush()
         return self._answer()
+
+    def busy(self) -> list[str]:
+        """What its worker processes do; the nodes' own agents and those without work apart."""
+        titles = [command for command in processes_of(self._mark).values() if command.startswith("ray::")]
+        return [title for title in titles if not title.startswith("ray::IDLE") and not title.endswith("Agent")]
 
     def home(self, node: int) -> Path:
         """A node's home folder; 0 is the head's, and the driver's."""
@@ -122,14 +126,15 @@ def serve(nodes: Sequence[dict[str, float]], folder: str, sockets: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
         return {"HOME": str(path)}
 
+    head = {"temp_dir": f"{sockets}/ray", "dashboard_host": "127.0.0.1", "dashboard_port": None}
+
     def add(resources: dict[str, float], number: int) -> Any:
-        more = (
-            {"temp_dir": f"{sockets}/ray", "dashboard_host": "127.0.0.1", "include_dashboard": True}
-            if number == 0
-            else {}
-        )
         return cluster.add_node(
-            **resources, node_ip_address="127.0.0.1", object_store_memory=100_000_000, env_vars=home(number), **more
+            **resources,
+            **(head if number == 0 else {}),
+            node_ip_address="127.0.0.1",
+            object_store_memory=100_000_000,
+            env_vars=home(number),
         )
 
     Path(sockets, "ray").mkdir()
