@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from phantom_hospitals import FLAGS, PROTOCOL, SCRIPT
-from simulated import PATIENCE, SimulatedCluster, wait_for
+from simulated import PATIENCE, Cluster, wait_for
 
 from scarce.attempts import read_attempts
 from scarce.config import DataConfig, SearchConfig, SweepConfig
@@ -37,7 +37,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 class Driver:
     """A running sweep; what it prints goes to a file beside its run."""
 
-    def __init__(self, cluster: SimulatedCluster, shared: Path, name: str, *flags: str, mapped: bool = False) -> None:
+    def __init__(self, cluster: Cluster, shared: Path, name: str, *flags: str, mapped: bool = False) -> None:
         self.run = shared / "runs" / name
         self.log = shared / f"{name}.log"
         where = ["--pretrain", str(shared / "a"), "--target", str(shared / "b"), "--out", str(shared / "runs")]

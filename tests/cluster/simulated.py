@@ -7,12 +7,14 @@ Run as a script this file starts the nodes and obeys lines on its stdin: no Ray 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,90 +45,185 @@ def processes_of(mark: str) -> dict[int, str]:
     return found
 
 
-class SimulatedCluster:
+@dataclass(frozen=True)
+class Cluster:
     """A running cluster."""
 
-    def __init__(self, folder: Path, host: subprocess.Popen[str], mark: str, environment: dict[str, str]) -> None:
-        self.folder = folder
-        self.environment = environment  # for a driver
-        self._host = host
-        self._mark = mark
-        self._answer()
-        self.address: str = self.tell("address")["address"]
-
-    def tell(self, *command: Any) -> dict[str, Any]:
-        """Have the host do something."""
-        assert self._host.stdin is not None
-        self._host.stdin.write(json.dumps(command) + "\n")
-        self._host.stdin.flush()
-        return self._answer()
+    address: str
+    environment: dict[str, str]  # for a driver
+    mark: str
 
     def busy(self) -> list[str]:
         """What its worker processes do; the nodes' own agents and those without work apart."""
-        titles = [command for command in processes_of(self._mark).values() if command.startswith("ray::")]
+        titles = [command for command in processes_of(self.mark).values() if command.startswith("ray::")]
         return [title for title in titles if not title.startswith("ray::IDLE") and not title.endswith("Agent")]
+
+    def nodes(self) -> int:
+        """How many nodes it has, the head included."""
+        return sum("/raylet/raylet\0" in command for command in processes_of(self.mark).values())
+
+
+@dataclass(frozen=True)
+class SimulatedCluster(Cluster):
+    """A cluster whose nodes the tests start and kill."""
+
+    folder: Path
+    host: subprocess.Popen[str]
+
+    def tell(self, *command: Any) -> dict[str, Any]:
+        """Have the host do something."""
+        return tell(self.host, *command)
 
     def home(self, node: int) -> Path:
         """A node's home folder; 0 is the head's, and the driver's."""
         return self.folder / f"home{node}"
 
-    def _answer(self) -> dict[str, Any]:
-        assert self._host.stdout is not None
-        answer: dict[str, Any] = json.loads(self._host.stdout.readline())
-        return answer
+
+def tell(host: subprocess.Popen[str], *command: Any) -> dict[str, Any]:
+    """A command to the process that started the nodes, and its answer."""
+    assert host.stdin is not None
+    assert host.stdout is not None
+    host.stdin.write(json.dumps(command) + "\n")
+    host.stdin.flush()
+    answer: dict[str, Any] = json.loads(host.stdout.readline())
+    return answer
 
 
 @contextmanager
-def simulated_cluster(folder: Path, *nodes: dict[str, float], **environment: str) -> Iterator[SimulatedCluster]:
-    """A cluster of nodes, the head first, each with its num_cpus and num_gpus; its processes end with the block."""
+def surroundings(folder: Path, **more: str) -> Iterator[tuple[dict[str, str], str]]:
+    """The environment of a cluster's processes, which end with the block, and the mark that they are known by."""
     mark = f"{os.getpid()}-{time.monotonic_ns()}"
     with tempfile.TemporaryDirectory(prefix="scarce-sim-", dir="/tmp", ignore_cleanup_errors=True) as sockets:
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
-        environment = inherited | {
-            MARK: mark,
-            "SPT_NOENV": "1",  # processes that give themselves a title keep their environment readable
-            "HOME": str(folder / "home0"),
-            "OMP_NUM_THREADS": "1",
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray takes 127.0.0.1 for this machine's outer address
-            "RAY_TMPDIR": sockets,  # `address="auto"` of others on this machine should not find it
-            **environment,
-        }
-        token = Path(environment["HOME"], ".ray", "auth_token")  # the same on every machine, as it has to be
+        token = folder / "home0" / ".ray" / "auth_token"  # the same on every machine, as it has to be
         token.parent.mkdir(parents=True, exist_ok=True)
         token.write_text("simulated-" * 4)
-        environment["RAY_AUTH_TOKEN_PATH"] = str(token)
+        Path(sockets, "ray").mkdir()
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
+        try:
+            yield (
+                (
+                    inherited
+                    | {
+                        MARK: mark,
+                        "SPT_NOENV": "1",  # processes that give themselves a title keep their environment readable
+                        "HOME": str(folder / "home0"),
+                        "OMP_NUM_THREADS": "1",
+                        "RAY_AUTH_MODE": "token",
+                        "RAY_AUTH_TOKEN_PATH": str(token),
+                        "RAY_USAGE_STATS_ENABLED": "0",
+                        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # else Ray takes 127.0.0.1 for the outer address
+                        "RAY_TMPDIR": sockets,  # `address="auto"` of others on this machine should not find it
+                    }
+                    | more
+                ),
+                mark,
+            )
+        finally:
+            while pids := processes_of(mark):
+                for pid in pids:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.1)
+
+
+@contextmanager
+def simulated_cluster(folder: Path, *nodes: dict[str, float], **more: str) -> Iterator[SimulatedCluster]:
+    """A cluster of nodes, the head first, each with its num_cpus and num_gpus. `more` is for the environment."""
+    with surroundings(folder, **more) as (environment, mark):
         host = subprocess.Popen(
-            [sys.executable, __file__, json.dumps({"nodes": nodes, "folder": str(folder), "sockets": sockets})],
+            [sys.executable, __file__, json.dumps({"nodes": nodes, "folder": str(folder)})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,
             text=True,
         )
-        try:
-            yield SimulatedCluster(folder, host, mark, environment)
-        finally:
-            while pids := processes_of(mark):
-                for pid in pids:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
-                host.poll()
-                time.sleep(0.1)
-            host.communicate()
+        with host:
+            try:
+                yield SimulatedCluster(tell(host, "address")["address"], environment, mark, folder, host)
+            finally:
+                host.kill()
 
 
-def serve(nodes: Sequence[dict[str, float]], folder: str, sockets: str) -> None:
+@contextmanager
+def autoscaling_cluster(folder: Path, worker: dict[str, float], most: int, idle_s: float) -> Iterator[Cluster]:
+    """A head without CPUs whose autoscaler starts and ends nodes, as Ray's launcher and KubeRay have it do.
+
+    Args:
+        folder: for the home folder of all nodes.
+        worker: CPU and GPU of a node.
+        most: how many there may be.
+        idle_s: seconds after which one without work goes.
+    """
+    head_id = "f" * 51 + "00000"  # as the provider of fake nodes counts on from
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = {
+        "cluster_name": "simulated",
+        "max_workers": most,
+        "idle_timeout_minutes": idle_s / 60,
+        "upscaling_speed": 1.0,
+        "provider": {
+            "type": "external",  # as Ray's wheel lacks the defaults of its "fake_multinode"
+            "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
+            "disable_launch_config_check": True,
+            "launch_multiple": True,
+            "head_node_id": head_id,
+            "gcs_address": address,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "worker": {
+                "resources": worker | {"object_store_memory": 100_000_000},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": most,
+            },
+        },
+        "head_node_type": "ray.head.default",
+        **{f"{which}setup_commands": [] for which in ("", "head_", "worker_")},
+        **{f"{which}_start_ray_commands": [] for which in ("head", "worker")},
+        "initialization_commands": [],
+        "cluster_synced_files": [],
+        "file_mounts": {},
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": [],
+        "rsync_filter": [],
+        "docker": {},
+    }
+    fake = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "RAY_FAKE_CLUSTER": "1",
+        "RAY_enable_autoscaler_v2": "1",
+        "RAY_CLOUD_INSTANCE_ID": head_id,
+        "RAY_OVERRIDE_NODE_ID_FOR_TESTING": head_id,
+    }
+    with surroundings(folder, **fake) as (environment, mark):
+        path = folder / "autoscaling.json"
+        path.write_text(json.dumps(config))
+        host, port = address.split(":")
+        ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--node-ip-address={host}"]
+        ports = [f"--port={port}", "--dashboard-port=0", "--dashboard-host=127.0.0.1"]
+        size = ["--num-cpus=0", "--num-gpus=0", "--object-store-memory=100000000"]
+        with open(folder / "head.log", "w") as log:
+            start = [*ray, *ports, *size, f"--autoscaling-config={path}"]
+            subprocess.run(start, env=environment, stdout=log, stderr=log, check=True)
+        drivers = {key: value for key, value in environment.items() if key not in fake}
+        yield Cluster(address, drivers, mark)
+
+
+def serve(nodes: Sequence[dict[str, float]], folder: str) -> None:
     """Start the nodes, then do what lines on stdin say until they end."""
-    from ray.cluster_utils import Cluster
+    from ray.cluster_utils import Cluster as Nodes
 
     def home(node: int) -> dict[str, str]:
         path = Path(folder, f"home{node}")
         path.mkdir(parents=True, exist_ok=True)
         return {"HOME": str(path)}
 
-    head = {"temp_dir": f"{sockets}/ray", "dashboard_host": "127.0.0.1", "dashboard_port": None}
+    head = {"temp_dir": os.environ["RAY_TMPDIR"] + "/ray", "dashboard_host": "127.0.0.1", "dashboard_port": None}
 
     def add(resources: dict[str, float], number: int) -> Any:
         return cluster.add_node(
@@ -137,10 +234,8 @@ def serve(nodes: Sequence[dict[str, float]], folder: str, sockets: str) -> None:
             env_vars=home(number),
         )
 
-    Path(sockets, "ray").mkdir()
-    cluster = Cluster()
+    cluster = Nodes()
     started = [add(resources, number) for number, resources in enumerate(nodes)]
-    print(json.dumps({}), flush=True)
     for line in sys.stdin:
         command, *arguments = json.loads(line)
         answer: dict[str, Any] = {}
