@@ -31,16 +31,16 @@ def wait_for(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
-def processes_of(mark: str) -> dict[int, str]:
-    """Live processes of a cluster, with their command lines."""
+def processes_of(mark: str, home: Path | None = None) -> dict[int, str]:
+    """Live processes of a cluster, or of the node with this home folder, with their command lines."""
     found = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            ours = f"{MARK}={mark}".encode() in (process / "environ").read_bytes()
+            environment = (process / "environ").read_bytes().decode(errors="replace").split("\0")
             command = (process / "cmdline").read_bytes().decode(errors="replace").rstrip("\0")
         except OSError:  # it has ended since, or is another user's
             continue
-        if ours:
+        if f"{MARK}={mark}" in environment and (home is None or f"HOME={home}" in environment):
             found[int(process.name)] = command
     return found
 
@@ -73,6 +73,10 @@ class SimulatedCluster(Cluster):
     def tell(self, *command: Any) -> dict[str, Any]:
         """Have the host do something."""
         return tell(self.host, *command)
+
+    def trials(self, node: int) -> int:
+        """How many trials hold their share of a node; 0 is the head."""
+        return sum("ImplicitFunc" in command for command in processes_of(self.mark, self.home(node)).values())
 
     def home(self, node: int) -> Path:
         """A node's home folder; 0 is the head's, and the driver's."""
