@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ray.tune.search.optuna import OptunaSearch
 
 from scarce.config import SweepConfig
 from scarce.expected_improvement import FEWEST, Improvement, encode, expected_improvement
@@ -136,5 +137,6 @@ def _next_points(
             objectives=config.search.objectives,
             observations=observations,
         )
-        sets.append(encode([searcher.suggest(str(place)) for place in range(count)], space))  # type: ignore[misc]
+        drawn: list[Any] = [OptunaSearch.suggest(searcher, str(place)) for place in range(count)]  # some may be equal
+        sets.append(encode(drawn, space))
     return sets

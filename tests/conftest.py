@@ -21,7 +21,6 @@ settings.load_profile("same")
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
 RAY_FILES = (
-RAY_FILES = (
     "test_cluster.py",
     "test_resume.py",
     "test_sockets.py",
@@ -29,7 +28,6 @@ RAY_FILES = (
     "test_node_faults.py",
     "test_spanning.py",
     "test_autoscaler.py",
-)
 )
 
 
