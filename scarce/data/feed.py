@@ -1,20 +1,16 @@
 """Pretraining images, decoded once and held once per node, shared by every trial there.
 
-They lie in Ray's object store, where trials map Arrow blocks without a copy: on the driver's node, and once on every
-other one as soon as a trial there opens them. Those too many for it lie in a file that trials map (`mapped.py`); the
-images and their numbers are the same. Only the pixels pass; the patient column is read where a patient must be left
-out, and dropped in the same step.
+They pass through Ray Data into Ray's object store, where trials map Arrow blocks without a copy: on the driver's node,
+and once on every other one as soon as a trial there opens them. Those too many for it lie in a file that trials map
+(`mapped.py`); the images and their numbers are the same. Only the pixels pass; the patient column is read where a
+patient must be left out, and dropped in the same step.
 """
 
-import os
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -88,18 +84,23 @@ def load_feed(
 def _load_blocks(selection: Selection) -> Feed:
     """The selected images as Arrow tables in the object store, in order.
 
-    This process puts them there, so that they lie on its own node and other nodes fetch copies. Were they made by tasks
-    all over the cluster, those of a lost node would have to be made again by tasks that wait for CPUs which trials hold
-    that wait for them.
+    Ray Data reads them wherever there are CPUs; the driver takes each block into its own node's store as it comes, and
+    other nodes fetch copies. Were they left where they were made, those of a lost node would have to be made again by
+    tasks that wait for CPUs which trials hold that wait for them.
     """
 
-    def put(shard: Path) -> ray.ObjectRef:
-        pixels = selection.pixels(pq.read_table(shard, columns=COLUMNS))
-        return ray.put(pa.table({"pixels": pixel_column(pixels)}))
+    def keep_pixels(table: pa.Table) -> pa.Table:
+        return pa.table({"pixels": pixel_column(selection.pixels(table))})
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Arrow, NumPy and Pillow let go of the interpreter's lock
-        held = list(pool.map(put, selection.dataset.shard_paths))
-    return Feed(tuple(held), selection.size, selection.images)
+    context = ray.data.DataContext.get_current().copy()
+    context.execution_options.preserve_order = True  # an image's number must mean the same image in every run
+    context.enable_progress_bars = False
+    with ray.data.DataContext.current(context):
+        read = ray.data.read_parquet([str(path) for path in selection.dataset.shard_paths])
+        read = read.select_columns(COLUMNS)
+        kept = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None)
+        blocks = tuple(ray.put(block) for block in kept.iter_batches(batch_format="pyarrow", batch_size=None))
+    return Feed(blocks, selection.size, selection.images)
 
 
 def _room_in_object_store() -> float:
