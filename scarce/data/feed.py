@@ -18,6 +18,7 @@ from scarce.data.pixels import Pixels
 from scarce.data.selection import COLUMNS, Selection
 from scarce.data.store import Dataset, pixel_array, pixel_column
 from scarce.errors import UserError
+from scarce.storage import connect
 
 STORE_SHARE = 0.8  # of the object store; from there on Ray spills objects to disk
 
@@ -81,7 +82,8 @@ def _load_blocks(selection: Selection) -> Feed:
     context.execution_options.preserve_order = True  # an image's number must mean the same image in every run
     context.enable_progress_bars = False
     with ray.data.DataContext.current(context):
-        read = ray.data.read_parquet([str(path) for path in selection.dataset.shard_paths])
+        places = [connect(shard) for shard in selection.dataset.shard_paths]
+        read = ray.data.read_parquet([path for _, path in places], filesystem=places[0][0])
         read = read.select_columns(COLUMNS)
         held = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None).materialize()
         return Feed(tuple(held.to_arrow_refs()), selection.size, held.count())
