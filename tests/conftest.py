@@ -20,7 +20,7 @@ settings.load_profile("same")
 
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
-RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py")
+RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by them
