@@ -38,6 +38,10 @@ class Conversion(ABC):
 
     def run(self) -> None:
         """Convert, and tell what came of it."""
+        from scarce.storage import require_path
+
+        require_path("--source", self.source, "copy the download here first")
+        require_path("--out", self.out, "convert here first, then copy the folder (docs/storage.md)")
         listing = self.scan()
 
         from scarce.data.convert import convert  # after the scan, as Ray takes seconds to import
@@ -110,8 +114,8 @@ class Convert:
 class Describe:
     """Print counts by finding, view, sex, age and patient of a converted dataset, and statistics of its pixels."""
 
-    dataset: Positional[Path]
-    """Folder of the converted dataset."""
+    dataset: Positional[str]
+    """Folder of the converted dataset, or its URL, such as s3://bucket/nih."""
 
     def run(self) -> None:
         """Print the description."""
@@ -125,20 +129,24 @@ class Describe:
 class Audit(AuditConfig):
     """Audit a finished run: does its model read anatomy or a shortcut? Writes audit/ in the run's folder."""
 
-    run_folder: Annotated[Positional[Path], arg(metavar="RUN")] = field(kw_only=True)
-    """Folder of a finished run, such as runs/ssl_aug-phantom-a-phantom-b."""
+    run_folder: Annotated[Positional[str], arg(metavar="RUN")] = field(kw_only=True)
+    """Folder of a finished run, such as runs/ssl_aug-phantom-a-phantom-b, or its URL."""
     findings: tuple[str, ...] = ()
     """Findings to audit; none: those of the run."""
 
     def run(self) -> None:
         """Audit, and print the answer and where the page is."""
         from scarce.audit_run import AUDIT_NAME, audit_run
+        from scarce.mirror import open_mirror
+        from scarce.storage import place_of
 
-        report = audit_run(self.run_folder.absolute(), self, self.findings)
+        run = open_mirror(place_of(self.run_folder))
+        report = audit_run(run.folder, self, self.findings)
+        run.push()
         print(report["headline"])
         for audit in report["audits"].values():
             print(f"  {audit['title']:<32} {audit['verdict']}")
-        print(f"Written to {self.run_folder / AUDIT_NAME / 'index.html'}")
+        print(f"Written to {run.place(run.folder / AUDIT_NAME / 'index.html')}")
 
 
 @dataclass(frozen=True)

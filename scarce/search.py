@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray import tune
 
@@ -9,7 +10,7 @@ from scarce.budget_hook import BudgetHook
 from scarce.data.feed import Feed
 from scarce.fewshot.task import Task
 from scarce.optuna_space import make_sampler, to_distributions
-from scarce.pruner import Pruner
+from scarce.pruner import RUNGS_NAME, Pruner
 from scarce.report.console import TrialLines
 from scarce.resources import Plan
 from scarce.searcher import METRIC, Searcher
@@ -69,6 +70,11 @@ def search(
     path = str(context.folder / TUNE_NAME)
     if config.run.resume and tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=False)
+        # Ray has no public way to what was pickled with the run's folder of then.
+        restored: Any = vars(tuner)["_local_tuner"]._tune_config
+        restored.search_alg.folder = context.folder
+        if isinstance(restored.scheduler, Pruner):
+            restored.scheduler.path = context.folder / RUNGS_NAME
     else:
         searcher = Searcher(
             to_distributions(space),
@@ -103,6 +109,7 @@ def search(
             ),
         )
     results = tuner.fit()
+    context.mirror.pull_reports()
     return {
         context.trial_folder(context.settings(result.config or {})).name: str(result.error).strip().rpartition("\n")[2]
         for result in map(results.__getitem__, range(len(results)))

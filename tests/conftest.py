@@ -21,13 +21,8 @@ settings.load_profile("same")
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
 RAY_FILES = (
-    "test_cluster.py",
-    "test_resume.py",
-    "test_sockets.py",
-    "test_many_trials.py",
-    "test_node_faults.py",
-    "test_spanning.py",
-    "test_autoscaler.py",
+    *("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py"),
+    *("test_many_trials.py", "test_node_faults.py", "test_spanning.py", "test_autoscaler.py"),
 )
 
 
