@@ -41,6 +41,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.pt"))
 
 
+def last_step(folder: Path) -> int:
+    """The step of the newest checkpoint; 0 without one."""
+    return max((int(path.stem.removeprefix("step-")) for path in list_checkpoints(folder)), default=0)
+
+
 def load_last_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
     """The newest checkpoint of a run that can be read, or None. Only tensors and plain values are unpickled."""
     for path in reversed(list_checkpoints(folder)):

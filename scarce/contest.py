@@ -40,11 +40,10 @@ from scarce.report.ranking import ranking_markdown
 from scarce.resources import Plan, plan_resources
 from scarce.run_files import check_folder, prepare_folder
 from scarce.search import prepare_ray, search
-from scarce.searcher import METRIC
 from scarce.settings import Value, default_settings, override, search_space, values_of
 from scarce.space import Choice, Dimension, Float
 from scarce.trial import TrialContext, worker_device
-from scarce.trials import TrialRecord, read_trials
+from scarce.trials import METRIC, TrialRecord, read_trials
 
 WARM_UP_STEPS, TIMED_STEPS = 3, 9
 SHORT_RUN_RATE = 6.0  # the second point of a search: the default learning rate times this

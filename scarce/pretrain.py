@@ -108,7 +108,7 @@ def pretrain(
         if step % report_steps == 0 or step == total_steps:
             mean_loss = float(torch.stack(losses).mean())  # the only wait for the device since the last report
             if not math.isfinite(mean_loss):
-                raise FloatingPointError(f"the loss is {mean_loss} at step {step}: lower the learning rate")
+                raise diverged(f"the loss is {mean_loss}", step, recipe)
             seconds = time.perf_counter() - clock
             metrics = {
                 "epoch": step / steps_per_epoch,
@@ -116,7 +116,7 @@ def pretrain(
                 "loss": mean_loss,
                 "lr": optimiser.param_groups[0]["lr"],
                 "images_per_s": (step - started) * config.batch_size / seconds,
-                **measure(method, *watched),
+                **measured(method, watched, step, recipe),
             }
             if rank() == 0:
                 dead = method.CAN_COLLAPSE and collapse_reason([*history, metrics]) is not None
@@ -139,6 +139,22 @@ def pretrain(
             losses.clear()
             started, clock = step, time.perf_counter()
     return method
+
+
+def measured(method: Method, watched: tuple[Tensor, Tensor], step: int, recipe: Recipe) -> Metrics:
+    """The signs of collapse. FloatingPointError where the last step broke the weights, after a loss that was finite."""
+    try:
+        return measure(method, *watched)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise diverged("the embeddings are not finite", step, recipe) from error
+
+
+def diverged(what: str, step: int, recipe: Recipe) -> FloatingPointError:
+    """The error of a run whose numbers are none any more."""
+    return FloatingPointError(
+        f"{what} at step {step}: lower the learning rate (optimiser.lr was {recipe.optimiser.lr:.3g}), "
+        "or clip gradients (optimiser.clip_norm)"
+    )
 
 
 def train_step(

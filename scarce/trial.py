@@ -6,6 +6,7 @@ Tune reuses that process for one trial after the other, and it keeps its worker 
 """
 
 import gc
+import math
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -22,13 +23,14 @@ from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
 from scarce.distributed import rank
+from scarce.failures import failure, is_final, mark_failed
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
 from scarce.pretrain import Metrics, pretrain
 from scarce.settings import Settings, Value, override
-from scarce.trials import PROBE_PREFIX, SETTINGS_NAME
+from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME
 
 if TYPE_CHECKING:
     from scarce.worker_group import WorkerGroup
@@ -55,7 +57,26 @@ class TrialContext:
 
 
 def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
-    """Tune's trainable: pretrain with the sampled settings and report the search's objectives along the way."""
+    """Tune's trainable: pretrain with the sampled settings and report the search's objectives along the way.
+
+    What would fail again is not raised, as Tune would try it again: the last report names it, and has no objectives.
+    """
+    from ray import tune
+
+    folder = context.trial_folder(context.settings(sampled))
+    try:
+        if failure(folder) is None:
+            attempt_trial(sampled, context=context, feed=feed, task=task)
+    except Exception:
+        if failure(folder) is None:
+            raise
+    if (reason := failure(folder)) is not None:
+        nothing = dict.fromkeys(("loss", METRIC, *context.config.search.objectives), math.nan)
+        tune.report({**nothing, "trial": folder.name, "epoch": 0.0, "step": 0.0, FAILED: reason})
+
+
+def attempt_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
+    """Pretrain in this process, or drive the workers that do."""
     from ray import tune
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -112,11 +133,30 @@ def train_worker(
     feed: Feed,
     task: Task,
 ) -> None:
-    """One training worker: plain PyTorch from here on."""
+    """One training worker: plain PyTorch from here on. An error that would come again is written down."""
+    folder = context.trial_folder(context.settings(sampled))
+    try:
+        work_on_trial(sampled, report, folder, context=context, feed=feed, task=task)
+    except Exception as error:
+        if is_final(error):
+            mark_failed(folder, error)
+        raise
+
+
+def work_on_trial(
+    sampled: Mapping[str, Value],
+    report: Callable[[dict[str, Any]], None],
+    folder: Path,
+    *,
+    context: TrialContext,
+    feed: Feed,
+    task: Task,
+) -> None:
+    """Pretrain in the trial's folder, and evaluate and report if this is the first worker."""
     settings = context.settings(sampled)
     torch.set_num_threads(max(1, int(context.config.search.cpus_per_trial)))
     device = worker_device(context.gpus)
-    recipe, folder = settings.recipe, context.trial_folder(settings)
+    recipe = settings.recipe
     stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
 
     def evaluate(backbone: nn.Module) -> Metrics:

@@ -1,0 +1,75 @@
+"""What befalls a trial of a search, done to it: the others go on, nothing of it is lost, the numbers are the same."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from faulty_trials import INTERVAL, STEPS, Fault, Sweep, history, noises
+from phantom_hospitals import write_hospitals
+
+from scarce.failures import FAILED_NAME
+from scarce.trials import read_sampled, read_trials, write_trials_table
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("faults")
+    write_hospitals(path)
+    return path
+
+
+KILLED, DIVERGED, MISTAKEN, HEALTHY = noises(4)
+
+
+@pytest.fixture(scope="module")
+def sweep(folder: Path) -> Sweep:
+    """One trial in each process."""
+    faults = {
+        KILLED: Fault("kill", (0, 3, 6)),  # more often than twice, each but the first after progress
+        DIVERGED: Fault("nan"),
+        MISTAKEN: Fault("mistake", (5,)),
+    }
+    sweep = Sweep(folder, "one", faults)
+    sweep.run([KILLED, DIVERGED, MISTAKEN, HEALTHY])
+    return sweep
+
+
+def test_a_killed_process_costs_an_interval_at_most_and_no_bit(sweep: Sweep):
+    assert KILLED not in sweep.failed
+    assert history(sweep.trial(KILLED)) == sweep.undisturbed(KILLED)
+    steps = sweep.steps(KILLED)
+    assert len({process for process, _ in steps}) == 4
+    assert len(steps) <= STEPS + 3 * INTERVAL
+    for (process, step), (other, following) in pairwise(steps):
+        assert following == step + 1 if process == other else following > step - INTERVAL
+
+
+def test_what_would_come_again_ends_the_trial_at_once_and_no_other(sweep: Sweep):
+    assert sweep.failed.keys() == {DIVERGED, MISTAKEN}
+    assert sweep.failed[DIVERGED].startswith("the loss is nan at step 2: lower the learning rate")
+    assert sweep.failed[MISTAKEN] == "expected one thing, found another"
+    for value, steps in ((DIVERGED, INTERVAL), (MISTAKEN, STEPS), (HEALTHY, STEPS)):
+        assert [step for _, step in sweep.steps(value)] == list(range(steps))  # one attempt
+    for value, reason in sweep.failed.items():
+        assert json.loads((sweep.trial(value) / FAILED_NAME).read_text()) == {"reason": reason}
+    assert history(sweep.trial(HEALTHY))[-1]["step"] == STEPS
+
+
+def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
+    run = sweep.context.folder
+    failed = {sweep.trial(value).name: reason for value, reason in sweep.failed.items()}
+    write_trials_table(tmp_path / "trials.parquet", read_trials(run), failed, 2.0, read_sampled(run))
+    table = pd.read_parquet(tmp_path / "trials.parquet").set_index("views.noise")
+    assert table["status"].to_dict() == {
+        KILLED: "done",
+        DIVERGED: "failed",
+        MISTAKEN: "failed",
+        HEALTHY: "done",
+    }
+    assert table["reason"].dropna().to_dict() == sweep.failed
+    assert table.index[-1] == DIVERGED  # it never reported
+    assert table["val_auc"].isna().tolist() == [False, False, False, True]
