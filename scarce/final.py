@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scarce.backbones import Backbone, create_backbone, export_backbone
-from scarce.checkpoint import BEST_NAME, load_checkpoint
+from scarce.checkpoint import load_best_checkpoint
 from scarce.fewshot.baselines import evaluate_baselines
 from scarce.fewshot.compare import compare
 from scarce.fewshot.evaluate import score_task
@@ -27,7 +27,7 @@ from scarce.trials import TrialRecord
 def load_trained_backbone(context: TrialContext, settings: Settings) -> Backbone:
     """The backbone of a trial's best checkpoint, on the CPU, in eval mode."""
     method = build_method(settings.recipe)
-    state = load_checkpoint(context.trial_folder(settings) / BEST_NAME, torch.device("cpu"))
+    state = load_best_checkpoint(context.trial_folder(settings), torch.device("cpu"))
     method.load_state_dict(state["method"])
     return method.backbone.eval()
 

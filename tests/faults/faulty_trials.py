@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -18,10 +19,11 @@ from torch import Tensor
 
 from scarce import pretrain
 from scarce.data.feed import Feed, load_feed
+from scarce.data.pixels import Pixels
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
 from scarce.fewshot.probe_search import PROBE_GRID
-from scarce.fewshot.task import build_task
+from scarce.fewshot.task import Task, build_task
 from scarce.resources import Plan
 from scarce.search import prepare_ray, search
 from scarce.settings import Settings, default_settings
@@ -113,8 +115,9 @@ class Sweep:
         base = replace(default_settings(config.pretrain, self.feed.images), probes=PROBE_GRID[:1])
         digests = (dataset.manifest.digest, target.manifest.digest)
         run = folder / "runs" / name
+        self.dataset = dataset
         self.context = FaultyContext(config, base, digests, run, 0.9 if workers > 1 else 1.0, 0.0, faults, os.getpid())
-        self.plain = TrialContext(config, base, digests, folder / "runs" / f"not-{name}", 1.0, 0.0)
+        self.plain = TrialContext(config, base, digests, folder / "runs" / f"not-{name}", self.context.cpus, 0.0)
 
     def run(self, values: list[float], concurrent: int = 2) -> None:
         """Run a trial for each value of KEY; `failed` then has the reasons of those that failed for good."""
@@ -130,14 +133,46 @@ class Sweep:
         return self.context.trial_folder(self.context.settings({KEY: value}))
 
     def undisturbed(self, value: float) -> list[dict[str, Any]]:
-        """The reports of that trial where nothing happens, from this process."""
-        train_worker({KEY: value}, lambda metrics: None, context=self.plain, feed=self.feed, task=self.task)
+        """The reports of that trial where nothing happens, from this process or from others without Ray."""
+        workers, sampled = self.plain.config.search.workers_per_trial, {KEY: value}
+        if workers == 1:
+            train_worker(sampled, ignore, context=self.plain, feed=self.feed, task=self.task)
+        else:
+            feed = FromDisk(self.dataset.path, 32, self.feed.images)
+            torch.multiprocessing.spawn(join, (workers, free_port(), sampled, self.plain, feed, self.task), workers)
         return history(self.plain.trial_folder(self.plain.settings({KEY: value})))
 
     def steps(self, value: float, rank: int = 0) -> list[tuple[str, int]]:
         """The training steps that were made for a trial, in order: process and number of each."""
         lines = (self.context.folder / "faults" / str(value) / f"steps-{rank}.txt").read_text().splitlines()
         return [(process, round(float(progress) * STEPS)) for process, progress in map(str.split, lines)]
+
+
+def ignore(metrics: dict[str, Any]) -> None:
+    """A report that nobody reads."""
+
+
+class FromDisk(Feed):
+    """The same images as a feed's, for processes without Ray; `source` is the dataset's folder."""
+
+    def open(self) -> Pixels:
+        """All of them."""
+        return Pixels([open_dataset(self.source).pixels()])  # type: ignore[arg-type]
+
+
+def join(rank: int, workers: int, port: int, sampled: Any, context: TrialContext, feed: Feed, task: Task) -> None:
+    """One of several training workers in processes of their own."""
+    address = f"tcp://127.0.0.1:{port}"
+    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=workers)
+    train_worker(sampled, ignore, context=context, feed=feed, task=task)
+    torch.distributed.destroy_process_group()
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def history(folder: Path) -> list[dict[str, Any]]:

@@ -73,3 +73,13 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     assert table["reason"].dropna().to_dict() == sweep.failed
     assert table.index[-1] == DIVERGED  # it never reported
     assert table["val_auc"].isna().tolist() == [False, False, False, True]
+
+
+def test_a_killed_worker_of_two_costs_an_interval_at_most_and_no_bit(folder: Path):
+    sweep = Sweep(folder, "two", {KILLED: Fault("kill", (2,), rank=1)}, workers=2)
+    sweep.run([KILLED], concurrent=1)
+    assert not sweep.failed
+    assert history(sweep.trial(KILLED)) == sweep.undisturbed(KILLED)
+    for rank in (0, 1):
+        steps = [step for _, step in sweep.steps(KILLED, rank)]
+        assert steps in ([0, 1, 2, 2, 3, 4, 5], [0, 1, 2, 3, 2, 3, 4, 5])  # the partner may have got further
