@@ -1,12 +1,14 @@
 """What a trial's folder says of its failures, for whichever process works on the trial next.
 
     failed.json     why it is not tried again: {"reason": one line}
+    memory.json     after it ran out of memory, how many images it trains on at a time: {"micro_batch": number}
 
 A trial is tried again from its last checkpoint after whatever may have been its machine's fault. A loss that is not
 finite and a mistake of the user's would only come again.
 """
 
 import json
+import math
 from pathlib import Path
 
 from scarce.checkpoint import last_step
@@ -14,6 +16,9 @@ from scarce.errors import UserError
 from scarce.files import write_json
 
 FAILED_NAME = "failed.json"
+MEMORY_NAME = "memory.json"
+LEAST_ON_A_WORKER = 8  # images: batch-norm statistics of fewer say little
+MOST_PARTS = 16  # of a batch
 
 
 def is_final(error: Exception) -> bool:
@@ -38,4 +43,35 @@ def failure(folder: Path) -> str | None:
 
 def progress(folder: Path) -> tuple[int, ...]:
     """How far the trial has come: what differs from an attempt before got further than it."""
-    return (last_step(folder),)
+    return last_step(folder), micro_batch(folder) or 0
+
+
+def micro_batch(folder: Path) -> int | None:
+    """How many images, over all workers, the trial trains on at a time; None as long as that is a whole batch."""
+    path = folder / MEMORY_NAME
+    if not path.exists():
+        return None
+    images: int = json.loads(path.read_text(encoding="utf-8"))["micro_batch"]
+    return images
+
+
+def mark_out_of_memory(folder: Path, batch: int, tried: int | None, workers: int) -> None:
+    """Write down that the next attempt is to train on half as many images at a time, or that there is none.
+
+    Args:
+        folder: of the trial.
+        batch: images a step, over all workers.
+        tried: how many of them at a time were too many; None: all.
+        workers: of the trial.
+    """
+    tried = tried or batch
+    smaller = max(tried // 2, LEAST_ON_A_WORKER * workers, math.ceil(batch / MOST_PARTS))
+    if smaller < tried:
+        write_json(folder / MEMORY_NAME, {"micro_batch": smaller})
+        print(f"{folder.name}: out of memory with {tried} images at a time, next with {smaller}", flush=True)
+    else:
+        mark_failed(
+            folder,
+            f"out of memory with {tried} images at a time, the fewest that are tried with a batch of {batch}: lower "
+            "--image-size or take a smaller --backbone, or give a trial more memory (--gpus-per-trial, --concurrent)",
+        )

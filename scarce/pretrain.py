@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def pretrain(
     report: Report,
     evaluate: Evaluate | None = None,
     stop_on_collapse: bool = False,
+    micro_batch: int | None = None,
 ) -> Method:
     """Pretrain on unlabelled images, from the last checkpoint in `folder` if there is one.
 
@@ -68,6 +69,8 @@ def pretrain(
         evaluate: measures the backbone (in eval mode) at every report; `val_auc` among them decides the best
             checkpoint. Called by the first worker only.
         stop_on_collapse: end the run after the report at which `scarce.collapse` calls it dead.
+        micro_batch: at most so many images (over all workers) are in memory at a time, see `train_step`; by default
+            a whole batch.
 
     Returns:
         The trained method; its `backbone` is what pretraining is for.
@@ -79,6 +82,9 @@ def pretrain(
     steps_per_epoch = steps_an_epoch(config, len(images))
     total_steps = whole_steps(config.epochs, steps_per_epoch)
     report_steps = whole_steps(config.report_epochs, steps_per_epoch)
+
+    batch = min(config.batch_size, len(images))
+    parts = math.ceil(batch / (micro_batch or batch))
 
     step, history = 0, []
     state = load_last_checkpoint(folder, device)
@@ -102,7 +108,7 @@ def pretrain(
         for group in optimiser.param_groups:
             if not group["constant"]:
                 group["lr"] = learning_rate(recipe.optimiser, config, step, total_steps)
-        losses.append(train_step(wrapped, method, optimiser, recipe, views, device))
+        losses.append(train_step(wrapped, method, optimiser, recipe, views, device, parts))
         step += 1
 
         if step % report_steps == 0 or step == total_steps:
@@ -115,6 +121,7 @@ def pretrain(
                 "step": float(step),
                 "loss": mean_loss,
                 "lr": optimiser.param_groups[0]["lr"],
+                "micro_batch": float(math.ceil(batch / parts)),
                 "images_per_s": (step - started) * config.batch_size / seconds,
                 **measured(method, watched, step, recipe),
             }
@@ -164,17 +171,30 @@ def train_step(
     recipe: Recipe,
     views: list[Tensor],
     device: torch.device,
+    parts: int = 1,
 ) -> Tensor:
-    """One optimiser step on the views; the loss, detached. `wrapped` is the method, or what joins its workers."""
-    with autocast(recipe.pretrain, device):
-        loss: Tensor = wrapped(*views)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    """One optimiser step on the views; the loss, detached. `wrapped` is the method, or what joins its workers.
+
+    In several `parts`, where a whole batch does not fit into memory, their gradients are summed before the step.
+    Queues, centres, learning rates and momenta are those of the whole batch then; batch-norm statistics, negatives from
+    the batch and statistics over it (SimCLR, MoCo v3, Barlow Twins, VICReg, MoCo's variance term) are each part's own.
+    """
+    losses = []
+    for number, part in enumerate(zip(*(view.tensor_split(parts) for view in views), strict=True), start=1):
+        share = len(part[0]) / len(views[0])
+        last = number == parts  # before it, workers keep their gradients to themselves
+        with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not last else nullcontext():
+            with autocast(recipe.pretrain, device):
+                loss: Tensor = wrapped(*part)
+            if number == 1:
+                optimiser.zero_grad(set_to_none=True)
+            (loss if parts == 1 else loss * share).backward()
+        losses.append(loss.detach() if parts == 1 else loss.detach() * share)
     if recipe.optimiser.clip_norm > 0:
         nn.utils.clip_grad_norm_(method.parameters(), recipe.optimiser.clip_norm)
     optimiser.step()
     method.after_step()
-    return loss.detach()
+    return losses[0] if parts == 1 else torch.stack(losses).sum()
 
 
 def steps_an_epoch(config: PretrainConfig, images: int) -> int:

@@ -22,12 +22,13 @@ from torch import nn
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
-from scarce.distributed import rank
-from scarce.failures import failure, is_final, mark_failed
+from scarce.distributed import rank, world_size
+from scarce.failures import failure, is_final, mark_failed, mark_out_of_memory, micro_batch
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
+from scarce.memory import is_out_of_memory
 from scarce.pretrain import Metrics, pretrain
 from scarce.settings import Settings, Value, override
 from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME
@@ -135,11 +136,14 @@ def train_worker(
 ) -> None:
     """One training worker: plain PyTorch from here on. An error that would come again is written down."""
     folder = context.trial_folder(context.settings(sampled))
+    tried = micro_batch(folder)
     try:
-        work_on_trial(sampled, report, folder, context=context, feed=feed, task=task)
+        work_on_trial(sampled, report, folder, tried, context=context, feed=feed, task=task)
     except Exception as error:
         if is_final(error):
             mark_failed(folder, error)
+        if is_out_of_memory(error):
+            mark_out_of_memory(folder, context.config.pretrain.batch_size, tried, world_size())
         raise
 
 
@@ -147,6 +151,7 @@ def work_on_trial(
     sampled: Mapping[str, Value],
     report: Callable[[dict[str, Any]], None],
     folder: Path,
+    micro_batch: int | None,
     *,
     context: TrialContext,
     feed: Feed,
@@ -170,8 +175,11 @@ def work_on_trial(
             metrics |= shortcut_score(task, hidden, probe)
         return {**metrics, **{f"{PROBE_PREFIX}{name}": value for name, value in asdict(probe).items()}}
 
+    train = partial(
+        pretrain, recipe, feed.open(), folder, device=device, stop_on_collapse=stop, micro_batch=micro_batch
+    )
     if rank() != 0:
-        pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
+        train(report=report)
         return
     with BoardWriter(context.folder / "tensorboard" / folder.name, sampled, objectives) as board:
 
@@ -179,15 +187,7 @@ def work_on_trial(
             board.add(metrics)
             report({**metrics, "trial": folder.name})
 
-        pretrain(
-            recipe,
-            feed.open(),
-            folder,
-            device=device,
-            report=report_everywhere,
-            evaluate=evaluate,
-            stop_on_collapse=stop,
-        )
+        train(report=report_everywhere, evaluate=evaluate)
 
 
 def worker_device(gpus: float) -> torch.device:

@@ -23,7 +23,7 @@ METRIC = "val_auc"  # of a report: what prunes, and what the search is after
 FAILED = "failed"  # of the last report of a trial that is not tried again: the reason
 PROBE_PREFIX = "probe."  # of a report's entries that tell which probe it was measured with
 LAST = (
-    *("epoch", "loss", "images_per_s"),
+    *("epoch", "loss", "images_per_s", "micro_batch"),
     *("embedding_std", "mean_cosine", "effective_rank", "alignment", "uniformity"),
 )  # columns of the trials table that tell of the last report
 

@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-KILLED, DIVERGED, MISTAKEN, HEALTHY = noises(4)
+KILLED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY = noises(5)
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,10 @@ def sweep(folder: Path) -> Sweep:
         KILLED: Fault("kill", (0, 3, 6)),  # more often than twice, each but the first after progress
         DIVERGED: Fault("nan"),
         MISTAKEN: Fault("mistake", (5,)),
+        CRAMPED: Fault("memory", (3,)),
     }
     sweep = Sweep(folder, "one", faults)
-    sweep.run([KILLED, DIVERGED, MISTAKEN, HEALTHY])
+    sweep.run([KILLED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY])
     return sweep
 
 
@@ -59,6 +60,12 @@ def test_what_would_come_again_ends_the_trial_at_once_and_no_other(sweep: Sweep)
     assert history(sweep.trial(HEALTHY))[-1]["step"] == STEPS
 
 
+def test_a_trial_out_of_memory_goes_on_with_smaller_parts_and_no_other_does(sweep: Sweep):
+    assert [report["micro_batch"] for report in history(sweep.trial(CRAMPED))] == [32, 16, 16]
+    assert [step for _, step in sweep.steps(CRAMPED)] == [0, 1, 2, 3, 2, 3, 4, 5]
+    assert {report["micro_batch"] for report in history(sweep.trial(HEALTHY))} == {32}
+
+
 def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     run = sweep.context.folder
     failed = {sweep.trial(value).name: reason for value, reason in sweep.failed.items()}
@@ -68,11 +75,12 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
         KILLED: "done",
         DIVERGED: "failed",
         MISTAKEN: "failed",
+        CRAMPED: "done",
         HEALTHY: "done",
     }
     assert table["reason"].dropna().to_dict() == sweep.failed
     assert table.index[-1] == DIVERGED  # it never reported
-    assert table["val_auc"].isna().tolist() == [False, False, False, True]
+    assert table["val_auc"].isna().tolist() == [False, False, False, False, True]
 
 
 def test_a_killed_worker_of_two_costs_an_interval_at_most_and_no_bit(folder: Path):
