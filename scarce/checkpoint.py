@@ -9,9 +9,12 @@ remembers: after kill -9 that may be older than the files, or gone.
 """
 
 import errno
+import io
 import json
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,9 @@ from scarce.memory import is_out_of_memory
 BEST_NAME = "best.pt"
 HISTORY_NAME = "history.json"
 KEPT = 2
+FULL = {errno.ENOSPC, errno.EDQUOT}
+PATIENCE_S = 600.0  # to wait for room on a full disk
+RETRY_S = 3.0
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV}
 
 
@@ -31,14 +37,59 @@ class DamagedError(Exception):
     """A checkpoint file cannot be read."""
 
 
-def save_checkpoint(folder: Path, step: int, state: dict[str, Any], best: bool) -> None:
-    """Write the checkpoint of `step` atomically, mark it as the best if it is, and drop all but the last two."""
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    state: dict[str, Any],
+    best: bool,
+    patience_s: float = PATIENCE_S,
+    beat: Callable[[], None] = lambda: None,
+) -> None:
+    """Write the checkpoint of `step` atomically, mark it as the best if it is, and drop all but the last two.
+
+    On a full disk nothing is left half-written, and it is tried again every few seconds.
+
+    Args:
+        folder: of the run.
+        step: how many steps the run has made.
+        state: what a resumed run needs; `history` in it are its reports.
+        best: whether this is the best checkpoint so far.
+        patience_s: how long to wait for room, in seconds.
+        beat: called at every try.
+
+    Raises:
+        OSError: there was no room in all that time, or the disk failed otherwise.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)  # not into the file: at a full disk PyTorch's writer raises a RuntimeError without errno
+    deadline, waiting = time.monotonic() + patience_s, False
+    while True:
+        beat()
+        try:
+            _write(folder, step, content.getbuffer(), state["history"], best)
+            return
+        except OSError as error:
+            if error.errno not in FULL or time.monotonic() > deadline:
+                raise
+        if not waiting:
+            print(
+                f"{folder}: the disk is full, the checkpoint of step {step} needs {content.tell() / 1e6:.3g} MB; "
+                f"free some room within {patience_s / 60:.3g} minutes and the trial goes on by itself",
+                flush=True,
+            )
+        waiting = True
+        time.sleep(min(RETRY_S, patience_s))
+
+
+def _write(folder: Path, step: int, content: memoryview, history: list[dict[str, Any]], best: bool) -> None:
+    for left in folder.glob(".*.pt.*tmp"):  # by a process that was killed while it wrote
+        left.unlink(missing_ok=True)
     path = _path(folder, step)
     with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content)
     if best:
         _link_or_copy(path, folder / BEST_NAME)
-    write_json(folder / HISTORY_NAME, state["history"])
+    write_json(folder / HISTORY_NAME, history)
     for old in list_checkpoints(folder)[:-KEPT]:
         old.unlink()
 

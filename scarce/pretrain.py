@@ -57,6 +57,7 @@ def pretrain(
     evaluate: Evaluate | None = None,
     stop_on_collapse: bool = False,
     micro_batch: int | None = None,
+    beat: Callable[[], None] = lambda: None,
 ) -> Method:
     """Pretrain on unlabelled images, from the last checkpoint in `folder` if there is one.
 
@@ -71,6 +72,7 @@ def pretrain(
         stop_on_collapse: end the run after the report at which `scarce.collapse` calls it dead.
         micro_batch: at most so many images (over all workers) are in memory at a time, see `train_step`; by default
             a whole batch.
+        beat: called whenever the run has got further, and while it waits for room on a full disk.
 
     Returns:
         The trained method; its `backbone` is what pretraining is for.
@@ -110,6 +112,7 @@ def pretrain(
                 group["lr"] = learning_rate(recipe.optimiser, config, step, total_steps)
         losses.append(train_step(wrapped, method, optimiser, recipe, views, device, parts))
         step += 1
+        beat()
 
         if step % report_steps == 0 or step == total_steps:
             mean_loss = float(torch.stack(losses).mean())  # the only wait for the device since the last report
@@ -138,8 +141,9 @@ def pretrain(
                     "rng": torch.get_rng_state(),
                 }
                 best = not scores or metrics["val_auc"] >= max(scores)
-                save_checkpoint(folder, step, state, best)
+                save_checkpoint(folder, step, state, best, beat=beat)
             report(metrics)
+            beat()
             # Only the first worker knows; the others' batch-norm statistics may be their own.
             ends = torch.tensor(metrics.get("collapsed", 0.0), device=device)
             stopped = stop_on_collapse and bool(broadcast_from_first(ends))
