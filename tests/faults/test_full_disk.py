@@ -31,7 +31,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 def fill(disk: Path) -> Path:
     """A file that takes all that is left."""
     filler = disk / "filler"
-    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+    with open(filler, "wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(4096))
     return filler
