@@ -11,6 +11,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from scarce.failures import mark_failed, progress
+from scarce.watchdog import HANG_NAME, hang_size
 
 MAX_FAILURES = 2  # in a row
 TUNE_MAX_FAILURES = MAX_FAILURES + 1  # Tune decides before `Retries` has looked whether there was progress
@@ -26,6 +27,7 @@ class Retries(Callback):
     def __init__(self, folder_of: Callable[[dict[str, Any]], Path]) -> None:
         """`folder_of` gives a trial's folder by what was sampled for it."""
         self._folder_of = folder_of
+        self._hangs: dict[str, int] = {}  # by trial, what its hanging processes had written by its last failure
         self._progress: dict[str, tuple[int, ...]] = {}  # by trial, at its last failure
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
@@ -37,6 +39,10 @@ class Retries(Callback):
             trial.run_metadata.invalidate_cache()
         self._progress[trial.trial_id] = now
         reason = last_line(Path(trial.error_file).read_text())
+        written = hang_size(folder)
+        if written > self._hangs.get(trial.trial_id, 0):
+            reason = f"it hung, see {folder / HANG_NAME}"
+        self._hangs[trial.trial_id] = written
         if trial.num_failures > MAX_FAILURES:
             mark_failed(folder, f"{trial.num_failures} failures in a row without progress, the last one: {reason}")
             return

@@ -32,6 +32,7 @@ from scarce.memory import is_out_of_memory
 from scarce.pretrain import Metrics, pretrain
 from scarce.settings import Settings, Value, override
 from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME
+from scarce.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from scarce.worker_group import WorkerGroup
@@ -164,7 +165,16 @@ def work_on_trial(
     recipe = settings.recipe
     stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
 
+    watchdog = Watchdog(folder, context.config.search.hang_minutes)
+
     def evaluate(backbone: nn.Module) -> Metrics:
+        beats = backbone.register_forward_hook(lambda *_: watchdog.beat())
+        try:
+            return scores(backbone)
+        finally:
+            beats.remove()
+
+    def scores(backbone: nn.Module) -> Metrics:
         def features_of(images: np.ndarray) -> np.ndarray:
             size, positions = recipe.pretrain.image_size, settings.probes[0].uses_positions
             return extract_features(backbone, images, size, device, positions=positions)
@@ -175,13 +185,22 @@ def work_on_trial(
             metrics |= shortcut_score(task, hidden, probe)
         return {**metrics, **{f"{PROBE_PREFIX}{name}": value for name, value in asdict(probe).items()}}
 
+    images = feed.open()  # may have to be decoded first
     train = partial(
-        pretrain, recipe, feed.open(), folder, device=device, stop_on_collapse=stop, micro_batch=micro_batch
+        pretrain,
+        recipe,
+        images,
+        folder,
+        device=device,
+        stop_on_collapse=stop,
+        micro_batch=micro_batch,
+        beat=watchdog.beat,
     )
     if rank() != 0:
-        train(report=report)
+        with watchdog:
+            train(report=report)
         return
-    with BoardWriter(context.folder / "tensorboard" / folder.name, sampled, objectives) as board:
+    with watchdog, BoardWriter(context.folder / "tensorboard" / folder.name, sampled, objectives) as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)

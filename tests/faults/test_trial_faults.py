@@ -11,8 +11,12 @@ from phantom_hospitals import write_hospitals
 
 from scarce.failures import FAILED_NAME
 from scarce.trials import read_sampled, read_trials, write_trials_table
+from scarce.watchdog import HANG_NAME
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+HANG_MINUTES = 0.4  # much longer than anything here takes on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-KILLED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY = noises(5)
+KILLED, HUNG, DIVERGED, MISTAKEN, CRAMPED, HEALTHY = noises(6)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +37,10 @@ def sweep(folder: Path) -> Sweep:
         DIVERGED: Fault("nan"),
         MISTAKEN: Fault("mistake", (5,)),
         CRAMPED: Fault("memory", (3,)),
+        HUNG: Fault("hang", (3,)),
     }
-    sweep = Sweep(folder, "one", faults)
-    sweep.run([KILLED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY])
+    sweep = Sweep(folder, "one", faults, search={"hang_minutes": HANG_MINUTES})
+    sweep.run([KILLED, HUNG, DIVERGED, MISTAKEN, CRAMPED, HEALTHY])
     return sweep
 
 
@@ -66,6 +71,15 @@ def test_a_trial_out_of_memory_goes_on_with_smaller_parts_and_no_other_does(swee
     assert {report["micro_batch"] for report in history(sweep.trial(HEALTHY))} == {32}
 
 
+def test_a_process_that_hangs_is_ended_and_its_trial_goes_on_to_the_same_bits(sweep: Sweep):
+    assert history(sweep.trial(HUNG)) == sweep.undisturbed(HUNG)
+    assert [step for _, step in sweep.steps(HUNG)] == [0, 1, 2, 3, 2, 3, 4, 5]
+    threads = (sweep.trial(HUNG) / HANG_NAME).read_text()
+    assert threads.startswith("Timeout (")
+    assert "in strike" in threads  # where it hung
+    assert not (sweep.trial(HEALTHY) / HANG_NAME).exists()
+
+
 def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     run = sweep.context.folder
     failed = {sweep.trial(value).name: reason for value, reason in sweep.failed.items()}
@@ -73,6 +87,7 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     table = pd.read_parquet(tmp_path / "trials.parquet").set_index("views.noise")
     assert table["status"].to_dict() == {
         KILLED: "done",
+        HUNG: "done",
         DIVERGED: "failed",
         MISTAKEN: "failed",
         CRAMPED: "done",
@@ -80,7 +95,7 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     }
     assert table["reason"].dropna().to_dict() == sweep.failed
     assert table.index[-1] == DIVERGED  # it never reported
-    assert table["val_auc"].isna().tolist() == [False, False, False, False, True]
+    assert table["val_auc"].isna().tolist() == [False, False, False, False, False, True]
 
 
 def test_a_killed_worker_of_two_costs_an_interval_at_most_and_no_bit(folder: Path):
