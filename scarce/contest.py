@@ -31,6 +31,7 @@ from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json, write_text
 from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
+from scarce.notice import sigterm_is_notice
 from scarce.packed_trials import step_ends
 from scarce.pairing import Hospitals
 from scarce.pretrain import Recipe, build_method, count_held_out, steps_an_epoch
@@ -86,7 +87,8 @@ def run_contest(config: MethodsConfig) -> Path:
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=size)
     check_folder(folder, config, hospitals.digests)
 
-    with local_cluster(address=config.run.address or None) as dashboard:
+    with sigterm_is_notice() as listen, local_cluster(address=config.run.address or None) as dashboard:
+        listen()
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder}")
         plan = plan_resources(config.resources, [node["Resources"] for node in ray.nodes() if node["Alive"]])

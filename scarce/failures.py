@@ -1,6 +1,7 @@
 """What a trial's folder says of its failures, for whichever process works on the trial next.
 
     failed.json     why it is not tried again: {"reason": one line}
+    preempted.json  how often its machine gave notice: {"times": number}
     memory.json     after it ran out of memory, how many images it trains on at a time: {"micro_batch": number}
 
 A trial is tried again from its last checkpoint after whatever may have been its machine's fault. A loss that is not
@@ -17,6 +18,7 @@ from scarce.files import write_json
 
 FAILED_NAME = "failed.json"
 MEMORY_NAME = "memory.json"
+PREEMPTED_NAME = "preempted.json"
 LEAST_ON_A_WORKER = 8  # images: batch-norm statistics of fewer say little
 MOST_PARTS = 16  # of a batch
 
@@ -42,8 +44,19 @@ def failure(folder: Path) -> str | None:
 
 
 def progress(folder: Path) -> tuple[int, ...]:
-    """How far the trial has come: what differs from an attempt before got further than it."""
-    return last_step(folder), micro_batch(folder) or 0
+    """How far the trial has come; as long as it stays the same, its failures count."""
+    return last_step(folder), micro_batch(folder) or 0, preemptions(folder)
+
+
+def preemptions(folder: Path) -> int:
+    """How often the trial had to leave a machine."""
+    path = folder / PREEMPTED_NAME
+    return int(json.loads(path.read_text(encoding="utf-8"))["times"]) if path.exists() else 0
+
+
+def mark_preempted(folder: Path) -> None:
+    """Count one more, which is no failure of the trial's."""
+    write_json(folder / PREEMPTED_NAME, {"times": preemptions(folder) + 1})
 
 
 def micro_batch(folder: Path) -> int | None:

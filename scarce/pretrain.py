@@ -25,7 +25,7 @@ from scarce.checkpoint import load_last_checkpoint, save_checkpoint
 from scarce.collapse import collapse_reason, measure
 from scarce.config import PretrainConfig
 from scarce.data.pixels import Pixels
-from scarce.distributed import broadcast_from_first, join_batch_norms, rank, world_size
+from scarce.distributed import broadcast_from_first, join_batch_norms, rank, sum_over_workers, world_size
 from scarce.methods import Method, MethodConfig, OptimiserConfig, find_method
 from scarce.transfer import to_device
 from scarce.views import ViewConfig, draw_parameters, make_views
@@ -34,6 +34,7 @@ Metrics = dict[str, Any]  # numbers, but for what an evaluation names, such as i
 Report = Callable[[Metrics], None]
 Evaluate = Callable[[nn.Module], Metrics]
 
+LEAVE_STEPS = 4  # of several workers; of the 30 s that a spot machine has, a few steps are a few
 MONITORED_IMAGES = 256  # at most, and at most a tenth of all
 
 
@@ -58,6 +59,7 @@ def pretrain(
     stop_on_collapse: bool = False,
     micro_batch: int | None = None,
     beat: Callable[[], None] = lambda: None,
+    must_leave: Callable[[], bool] = lambda: False,
 ) -> Method:
     """Pretrain on unlabelled images, from the last checkpoint in `folder` if there is one.
 
@@ -72,7 +74,13 @@ def pretrain(
         stop_on_collapse: end the run after the report at which `scarce.collapse` calls it dead.
         micro_batch: at most so many images (over all workers) are in memory at a time, see `train_step`; by default
             a whole batch.
+        must_leave: asked after every step; where it says so (on any worker), a checkpoint is saved at once, also
+            between two reports.
         beat: called whenever the run has got further, and while it waits for room on a full disk.
+
+    Raises:
+        Preempted: had to leave; the next call with the same folder goes on from that very step.
+        FloatingPointError: the loss or the weights are not finite any more.
 
     Returns:
         The trained method; its `backbone` is what pretraining is for.
@@ -88,10 +96,10 @@ def pretrain(
     batch = min(config.batch_size, len(images))
     parts = math.ceil(batch / (micro_batch or batch))
 
-    step, history = 0, []
+    step, history, losses = 0, [], list[Tensor]()
     state = load_last_checkpoint(folder, device)
     if state is not None:
-        step, history = state["step"], state["history"]
+        step, history, losses = state["step"], state["history"], list(state.get("losses", []))
         method.load_state_dict(state["method"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"].cpu())
@@ -101,7 +109,18 @@ def pretrain(
 
     # Buffers are not broadcast: batch-norm statistics are joined or the method's own affair, queues are equal anyway.
     wrapped = method if world_size() == 1 else DistributedDataParallel(method, broadcast_buffers=False)
-    losses: list[Tensor] = []
+
+    def save(best: bool) -> None:
+        state = {
+            "step": step,
+            "history": history,
+            "losses": losses,  # since the last report
+            "method": method.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        save_checkpoint(folder, step, state, best, beat=beat)
+
     started, clock = step, time.perf_counter()
     while step < total_steps and not stopped:
         method.train()
@@ -118,6 +137,7 @@ def pretrain(
             mean_loss = float(torch.stack(losses).mean())  # the only wait for the device since the last report
             if not math.isfinite(mean_loss):
                 raise diverged(f"the loss is {mean_loss}", step, recipe)
+            losses.clear()
             seconds = time.perf_counter() - clock
             metrics = {
                 "epoch": step / steps_per_epoch,
@@ -133,23 +153,30 @@ def pretrain(
                 metrics |= {"collapsed": float(dead), **({} if evaluate is None else evaluate(method.backbone.eval()))}
                 history.append(metrics)
                 scores = [m["val_auc"] for m in history if "val_auc" in m]
-                state = {
-                    "step": step,
-                    "history": history,
-                    "method": method.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "rng": torch.get_rng_state(),
-                }
-                best = not scores or metrics["val_auc"] >= max(scores)
-                save_checkpoint(folder, step, state, best, beat=beat)
+                save(best=not scores or metrics["val_auc"] >= max(scores))
             report(metrics)
             beat()
             # Only the first worker knows; the others' batch-norm statistics may be their own.
             ends = torch.tensor(metrics.get("collapsed", 0.0), device=device)
             stopped = stop_on_collapse and bool(broadcast_from_first(ends))
-            losses.clear()
             started, clock = step, time.perf_counter()
+        if step < total_steps and not stopped and one_must_leave(must_leave, step, device):
+            if losses and rank() == 0:
+                save(best=False)
+            broadcast_from_first(torch.zeros((), device=device))  # no worker ends before that is done
+            raise Preempted(f"this machine is about to go: left it at step {step}")
     return method
+
+
+class Preempted(Exception):  # no error of the run's
+    """The run had to leave its machine, and has saved all that it did there."""
+
+
+def one_must_leave(must_leave: Callable[[], bool], step: int, device: torch.device) -> bool:
+    """Whether any worker must leave; several ask each other every few steps only, as an answer is waited for."""
+    if world_size() == 1:
+        return must_leave()
+    return step % LEAVE_STEPS == 0 and bool(sum_over_workers(torch.tensor(float(must_leave()), device=device)))
 
 
 def measured(method: Method, watched: tuple[Tensor, Tensor], step: int, recipe: Recipe) -> Metrics:

@@ -17,6 +17,7 @@ from scarce.fewshot.imagenet import DOWNLOAD, load_imagenet
 from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
+from scarce.notice import sigterm_is_notice
 from scarce.outlook import look_ahead
 from scarce.pairing import Hospitals
 from scarce.pareto import choose_trial
@@ -68,7 +69,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
     check_folder(folder, config, hospitals.digests)
 
-    with local_cluster(address=config.run.address or None) as dashboard:
+    with sigterm_is_notice() as listen, local_cluster(address=config.run.address or None) as dashboard:
+        listen()
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
         plan = plan_resources(config.search, [node["Resources"] for node in ray.nodes() if node["Alive"]])

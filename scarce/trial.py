@@ -23,13 +23,14 @@ from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
 from scarce.distributed import rank, world_size
-from scarce.failures import failure, is_final, mark_failed, mark_out_of_memory, micro_batch
+from scarce.failures import failure, is_final, mark_failed, mark_out_of_memory, mark_preempted, micro_batch
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
 from scarce.memory import is_out_of_memory
-from scarce.pretrain import Metrics, pretrain
+from scarce.notice import Notice
+from scarce.pretrain import Metrics, Preempted, pretrain
 from scarce.settings import Settings, Value, override
 from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME
 from scarce.watchdog import Watchdog
@@ -138,8 +139,16 @@ def train_worker(
     """One training worker: plain PyTorch from here on. An error that would come again is written down."""
     folder = context.trial_folder(context.settings(sampled))
     tried = micro_batch(folder)
+    if Notice().given():  # Ray may begin a trial on a machine that it does not know to be about to go
+        mark_preempted(folder)
+        Notice().wait_out()
+        raise Preempted("this machine was about to go")
     try:
         work_on_trial(sampled, report, folder, tried, context=context, feed=feed, task=task)
+    except Preempted:
+        if rank() == 0:
+            mark_preempted(folder)
+        raise
     except Exception as error:
         if is_final(error):
             mark_failed(folder, error)
@@ -165,6 +174,7 @@ def work_on_trial(
     recipe = settings.recipe
     stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
 
+    notice = Notice()
     watchdog = Watchdog(folder, context.config.search.hang_minutes)
 
     def evaluate(backbone: nn.Module) -> Metrics:
@@ -195,16 +205,19 @@ def work_on_trial(
         stop_on_collapse=stop,
         micro_batch=micro_batch,
         beat=watchdog.beat,
+        must_leave=notice.given,
     )
     if rank() != 0:
-        with watchdog:
+        with watchdog, notice.unsaved():
             train(report=report)
         return
-    with watchdog, BoardWriter(context.folder / "tensorboard" / folder.name, sampled, objectives) as board:
+    tensorboard = context.folder / "tensorboard" / folder.name
+    with watchdog, notice.unsaved(), BoardWriter(tensorboard, sampled, objectives) as board:
 
         def report_everywhere(metrics: Metrics) -> None:
-            board.add(metrics)
-            report({**metrics, "trial": folder.name})
+            with notice.saved():
+                board.add(metrics)
+                report({**metrics, "trial": folder.name})
 
         train(report=report_everywhere, evaluate=evaluate)
 

@@ -24,6 +24,7 @@ from scarce.data.store import open_dataset
 from scarce.errors import UserError
 from scarce.fewshot.probe_search import PROBE_GRID
 from scarce.fewshot.task import Task, build_task
+from scarce.notice import VARIABLE
 from scarce.resources import Plan
 from scarce.search import prepare_ray, search
 from scarce.settings import Settings, default_settings
@@ -40,10 +41,9 @@ INTERVAL = 2  # steps between two reports
 
 @dataclass(frozen=True)
 class Fault:
-    """What befalls one trial once it has made so many steps, repeated ones included; no number: in all of them."""
+    """What befalls one trial, by the number of steps that it has made before, repeated ones included."""
 
-    what: str  # kill, nan, memory, mistake, hang
-    steps: tuple[int, ...] = ()
+    at: dict[int, str]  # kill, nan, memory, mistake, hang or notice
     rank: int = 0  # of the worker that it befalls
 
 
@@ -57,6 +57,8 @@ def strike(what: str) -> None:
         raise UserError("expected one thing, found another")
     elif what == "hang":
         time.sleep(3600)
+    elif what == "notice":
+        Path(os.environ[VARIABLE]).touch()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class FaultyContext(TrialContext):
             step = pretrain.train_step
             real = step.keywords["real"] if isinstance(step, functools.partial) else step
             fault = self.faults.get(sampled[KEY])
+            os.environ[VARIABLE] = str(folder / f"notice-{os.getpid()}")  # as if each process had its own machine
             pretrain.train_step = functools.partial(faulty_step, fault=fault, folder=folder, real=real)
         return settings
 
@@ -90,10 +93,10 @@ def faulty_step(
     with open(log, "a") as file:
         file.write(f"{os.getpid()} {method.progress}\n")
     loss = real(wrapped, method, *rest, **more)
-    if fault is not None and rank() == fault.rank and (done in fault.steps or not fault.steps):
-        if fault.what == "nan":
+    if fault is not None and rank() == fault.rank and done in fault.at:
+        if fault.at[done] == "nan":
             return loss * torch.nan
-        strike(fault.what)
+        strike(fault.at[done])
     return loss
 
 

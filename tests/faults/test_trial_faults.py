@@ -9,7 +9,7 @@ import pytest
 from faulty_trials import INTERVAL, STEPS, Fault, Sweep, history, noises
 from phantom_hospitals import write_hospitals
 
-from scarce.failures import FAILED_NAME
+from scarce.failures import FAILED_NAME, preemptions
 from scarce.trials import read_sampled, read_trials, write_trials_table
 from scarce.watchdog import HANG_NAME
 
@@ -26,21 +26,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-KILLED, HUNG, DIVERGED, MISTAKEN, CRAMPED, HEALTHY = noises(6)
+KILLED, HUNG, WARNED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY = noises(7)
 
 
 @pytest.fixture(scope="module")
 def sweep(folder: Path) -> Sweep:
     """One trial in each process."""
     faults = {
-        KILLED: Fault("kill", (0, 3, 6)),  # more often than twice, each but the first after progress
-        DIVERGED: Fault("nan"),
-        MISTAKEN: Fault("mistake", (5,)),
-        CRAMPED: Fault("memory", (3,)),
-        HUNG: Fault("hang", (3,)),
+        KILLED: Fault({0: "kill", 3: "kill", 6: "kill"}),  # more often than twice, each but the first after progress
+        DIVERGED: Fault({1: "nan"}),
+        MISTAKEN: Fault({5: "mistake"}),
+        CRAMPED: Fault({3: "memory"}),
+        HUNG: Fault({3: "hang"}),
+        WARNED: Fault({2: "notice"}),
     }
     sweep = Sweep(folder, "one", faults, search={"hang_minutes": HANG_MINUTES})
-    sweep.run([KILLED, HUNG, DIVERGED, MISTAKEN, CRAMPED, HEALTHY])
+    sweep.run([KILLED, HUNG, WARNED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY])
     return sweep
 
 
@@ -80,6 +81,15 @@ def test_a_process_that_hangs_is_ended_and_its_trial_goes_on_to_the_same_bits(sw
     assert not (sweep.trial(HEALTHY) / HANG_NAME).exists()
 
 
+def test_a_notice_costs_no_step_and_is_no_failure(sweep: Sweep):
+    assert history(sweep.trial(WARNED)) == sweep.undisturbed(WARNED)
+    steps = sweep.steps(WARNED)
+    assert [step for _, step in steps] == list(range(STEPS))  # left between two reports, and nothing done again
+    assert len({process for process, _ in steps[:3]}) == len({process for process, _ in steps[3:]}) == 1
+    assert steps[2][0] != steps[3][0]
+    assert preemptions(sweep.trial(WARNED)) == 1
+
+
 def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     run = sweep.context.folder
     failed = {sweep.trial(value).name: reason for value, reason in sweep.failed.items()}
@@ -88,6 +98,7 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     assert table["status"].to_dict() == {
         KILLED: "done",
         HUNG: "done",
+        WARNED: "done",
         DIVERGED: "failed",
         MISTAKEN: "failed",
         CRAMPED: "done",
@@ -95,14 +106,18 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     }
     assert table["reason"].dropna().to_dict() == sweep.failed
     assert table.index[-1] == DIVERGED  # it never reported
-    assert table["val_auc"].isna().tolist() == [False, False, False, False, False, True]
+    assert table["val_auc"].isna().tolist() == [*[False] * 6, True]
 
 
-def test_a_killed_worker_of_two_costs_an_interval_at_most_and_no_bit(folder: Path):
-    sweep = Sweep(folder, "two", {KILLED: Fault("kill", (2,), rank=1)}, workers=2)
+def test_a_killed_worker_of_two_and_a_notice_to_one_of_them(folder: Path):
+    sweep = Sweep(folder, "two", {KILLED: Fault({2: "kill", 4: "notice"}, rank=1)}, workers=2)
     sweep.run([KILLED], concurrent=1)
     assert not sweep.failed
     assert history(sweep.trial(KILLED)) == sweep.undisturbed(KILLED)
     for rank in (0, 1):
         steps = [step for _, step in sweep.steps(KILLED, rank)]
-        assert steps in ([0, 1, 2, 2, 3, 4, 5], [0, 1, 2, 3, 2, 3, 4, 5])  # the partner may have got further
+        # The partner may have got further when the worker was killed; after notice both leave at the same step.
+        assert steps in ([0, 1, 2, 2, 3, 4, 5], [0, 1, 2, 3, 2, 3, 4, 5])
+        last, first = sweep.steps(KILLED, rank)[-3], sweep.steps(KILLED, rank)[-2]
+        assert (last[1], first[1]) == (3, 4)
+        assert last[0] != first[0]
