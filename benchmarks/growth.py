@@ -260,7 +260,7 @@ def measure_trials(run: Search, numbers: Sequence[int]) -> Growth:
 
     def one(trials: int) -> tuple[int, Measured]:
         folder, measured = run(trials, 2)
-        table, _ = timed(lambda: write_trials_table(folder / "trials.parquet", read_trials(folder), (), epochs=2))
+        table, _ = timed(lambda: write_trials_table(folder / "trials.parquet", read_trials(folder), {}, epochs=2))
         return trials, {**measured, "read and table": table}
 
     return gather(map(one, numbers))

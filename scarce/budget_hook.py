@@ -14,6 +14,7 @@ from scarce.prices import Prices, Unit, read_nodes
 from scarce.resources import Plan
 from scarce.spending import Spending
 from scarce.trial import TrialContext
+from scarce.trials import FAILED
 
 TICK_S = 1.0  # seconds between two looks at the nodes and the trials
 OUT_OF_BUDGET = "out_of_budget"  # marks the last result of a trial that was stopped for the budget
@@ -109,6 +110,8 @@ class BudgetHook(Callback, Stopper):
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether a trial has to stop at a report; called before the pruner is."""
+        if FAILED in result:  # it ends by itself
+            return False
         identity, epochs = result["trial"], self.context.config.pretrain.epochs
         self._time(identity, result)
         if not self.budget.is_limited or result["epoch"] >= epochs or result.get("collapsed"):

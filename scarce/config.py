@@ -101,6 +101,9 @@ class SearchConfig:
     """Folders of finished runs of sweeps/ssl_aug.py, or their trials.parquet: after the defaults, their best settings
     by validation AUC are tried, a quarter of the trials at most. Trials of a run with the same datasets, protocol and
     pretraining settings are told to the sampler too."""
+    hang_minutes: float = 30.0
+    """Minutes without a step, an evaluated batch or a report after which a training process is ended, and its trial
+    goes on from its last checkpoint in another; 0: never."""
     stop_on_collapse: bool = True
     """End a trial whose embeddings have collapsed, and mark it so; see scarce.collapse for the rule."""
     fix: tuple[str, ...] = ()

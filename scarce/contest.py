@@ -32,6 +32,7 @@ from scarce.files import write_json, write_text
 from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
 from scarce.mirror import Mirror, open_mirror
+from scarce.notice import sigterm_is_notice
 from scarce.packed_trials import step_ends
 from scarce.pairing import Hospitals
 from scarce.pretrain import Recipe, build_method, count_held_out, steps_an_epoch
@@ -41,11 +42,10 @@ from scarce.report.ranking import ranking_markdown
 from scarce.resources import Plan, plan_resources
 from scarce.run_files import check_folder, prepare_folder
 from scarce.search import prepare_ray, search
-from scarce.searcher import METRIC
 from scarce.settings import Value, default_settings, override, search_space, values_of
 from scarce.space import Choice, Dimension, Float
 from scarce.trial import TrialContext, worker_device
-from scarce.trials import TrialRecord, read_trials
+from scarce.trials import METRIC, TrialRecord, read_trials
 
 WARM_UP_STEPS, TIMED_STEPS = 3, 9
 SHORT_RUN_RATE = 6.0  # the second point of a search: the default learning rate times this
@@ -89,7 +89,8 @@ def run_contest(config: MethodsConfig) -> Path:
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=size)
     check_folder(run, config, hospitals.digests)
 
-    with local_cluster(address=config.run.address or None) as dashboard, run.pushing():
+    with sigterm_is_notice() as listen, local_cluster(address=config.run.address or None) as dashboard, run.pushing():
+        listen()
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {run}")
         plan = plan_resources(config.resources, cluster_nodes(config.run.autoscale))

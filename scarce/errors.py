@@ -18,6 +18,10 @@ class UserError(Exception):
     """Bad input. The message is one line: what was expected, what was found, how to mend it."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: to be heeded as Ctrl-C is, by everything on the way."""
+
+
 def one_line(text: object) -> str:
     """`text` on one line that a terminal shows as it is: names of files may hold line ends and control characters."""
     words = " ".join(str(text).split())
@@ -25,9 +29,9 @@ def one_line(text: object) -> str:
 
 
 def run_or_exit(command: Callable[[], None]) -> None:
-    """Run `command`; a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130.
+    """Run `command`; a `UserError` becomes one line on stderr and exit code 2, Ctrl-C exit code 130, SIGTERM 143.
 
-    So do a file or folder that can't be read or written, and a full disk.
+    A file or folder that can't be read or written, and a full disk, are told as a `UserError` is.
     """
     try:
         command()
@@ -39,6 +43,9 @@ def run_or_exit(command: Callable[[], None]) -> None:
         if error.errno not in _PLACES or error.filename is None:
             raise
         _exit(f"{os.fsdecode(error.filename)}: {error.strerror}: choose a place that can be read and written")
+    except Terminated:
+        print("scarce: ended by SIGTERM; the same command with --resume goes on from here", file=sys.stderr)
+        sys.exit(143)
     except KeyboardInterrupt:
         print("scarce: interrupted", file=sys.stderr)
         sys.exit(130)

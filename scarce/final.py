@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scarce.backbones import Backbone, create_backbone, export_backbone
-from scarce.checkpoint import BEST_NAME, load_checkpoint
+from scarce.checkpoint import BEST_NAME, load_best_checkpoint
 from scarce.fewshot.baselines import evaluate_baselines
 from scarce.fewshot.compare import compare
 from scarce.fewshot.evaluate import score_task
@@ -27,9 +27,9 @@ from scarce.trials import TrialRecord
 def load_trained_backbone(context: TrialContext, settings: Settings) -> Backbone:
     """The backbone of a trial's best checkpoint, on the CPU, in eval mode."""
     method = build_method(settings.recipe)
-    path = context.trial_folder(settings) / BEST_NAME
-    context.mirror.pull_file(path)
-    state = load_checkpoint(path, torch.device("cpu"))
+    folder = context.trial_folder(settings)
+    context.mirror.pull_file(folder / BEST_NAME)
+    state = load_best_checkpoint(folder, torch.device("cpu"))
     method.load_state_dict(state["method"])
     return method.backbone.eval()
 

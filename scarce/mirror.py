@@ -42,7 +42,6 @@ from scarce.storage import (
     side_by_side,
     upload,
 )
-from scarce.trials import SETTINGS_NAME
 
 TRIALS, BOARDS = "trials", "tensorboard"  # folders that the trials bring
 NODE_ONLY = "ray_train"  # of no use elsewhere
@@ -124,7 +123,7 @@ class Mirror:
             remote, folder = self.remote / TRIALS, self.folder / TRIALS
 
             def fetch() -> None:
-                names = [name for name in list_files(remote) if name.endswith((HISTORY_NAME, SETTINGS_NAME))]
+                names = [name for name in list_files(remote) if name.endswith(".json")]
                 self._download(remote, folder, names)
 
             self._patiently(fetch)
@@ -243,9 +242,9 @@ def open_mirror(place: Place) -> Mirror:
 
 
 def _is_large(name: str) -> bool:
-    """Whether a file of a run, by its name in the bucket, is only fetched by who needs it."""
+    """Whether a file of a run, by its name in the bucket, is fetched only by those who need it."""
     parts = PurePosixPath(name).parts
-    return BOARDS in parts or (TRIALS in parts and not name.endswith((HISTORY_NAME, SETTINGS_NAME)))
+    return BOARDS in parts or (TRIALS in parts and not name.endswith(".json"))
 
 
 def _set_back(folder: Path, remote: Remote) -> None:

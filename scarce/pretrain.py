@@ -10,7 +10,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from scarce.checkpoint import HISTORY_NAME, load_last_checkpoint, save_checkpoin
 from scarce.collapse import collapse_reason, measure
 from scarce.config import PretrainConfig
 from scarce.data.pixels import Pixels
-from scarce.distributed import broadcast_from_first, join_batch_norms, rank, world_size
+from scarce.distributed import broadcast_from_first, join_batch_norms, rank, sum_over_workers, world_size
 from scarce.files import write_json
 from scarce.methods import Method, MethodConfig, OptimiserConfig, find_method
 from scarce.transfer import to_device
@@ -35,6 +35,7 @@ Metrics = dict[str, Any]  # numbers, but for what an evaluation names, such as i
 Report = Callable[[Metrics], None]
 Evaluate = Callable[[nn.Module], Metrics]
 
+LEAVE_STEPS = 4  # of several workers; of the 30 s that a spot machine has, a few steps are a few
 MONITORED_IMAGES = 256  # at most, and at most a tenth of all
 
 
@@ -57,6 +58,9 @@ def pretrain(
     report: Report,
     evaluate: Evaluate | None = None,
     stop_on_collapse: bool = False,
+    micro_batch: int | None = None,
+    beat: Callable[[], None] = lambda: None,
+    must_leave: Callable[[], bool] = lambda: False,
 ) -> Method:
     """Pretrain on unlabelled images, from the last checkpoint in `folder` if there is one.
 
@@ -69,6 +73,15 @@ def pretrain(
         evaluate: measures the backbone (in eval mode) at every report; `val_auc` among them decides the best
             checkpoint. Called by the first worker only.
         stop_on_collapse: end the run after the report at which `scarce.collapse` calls it dead.
+        micro_batch: at most so many images (over all workers) are in memory at a time, see `train_step`; by default
+            a whole batch.
+        must_leave: asked after every step; where it says so (on any worker), a checkpoint is saved at once, also
+            between two reports.
+        beat: called whenever the run has got further, and while it waits for room on a full disk.
+
+    Raises:
+        Preempted: had to leave; the next call with the same folder goes on from that very step.
+        FloatingPointError: the loss or the weights are not finite any more.
 
     Returns:
         The trained method; its `backbone` is what pretraining is for.
@@ -81,10 +94,13 @@ def pretrain(
     total_steps = whole_steps(config.epochs, steps_per_epoch)
     report_steps = whole_steps(config.report_epochs, steps_per_epoch)
 
-    step, history = 0, []
+    batch = min(config.batch_size, len(images))
+    parts = math.ceil(batch / (micro_batch or batch))
+
+    step, history, losses = 0, [], list[Tensor]()
     state = load_last_checkpoint(folder, device)
     if state is not None:
-        step, history = state["step"], state["history"]
+        step, history, losses = state["step"], state["history"], list(state.get("losses", []))
         method.load_state_dict(state["method"])
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"].cpu())
@@ -96,7 +112,18 @@ def pretrain(
 
     # Buffers are not broadcast: batch-norm statistics are joined or the method's own affair, queues are equal anyway.
     wrapped = method if world_size() == 1 else DistributedDataParallel(method, broadcast_buffers=False)
-    losses: list[Tensor] = []
+
+    def save(best: bool) -> None:
+        state = {
+            "step": step,
+            "history": history,
+            "losses": losses,  # since the last report
+            "method": method.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "rng": torch.get_rng_state(),
+        }
+        save_checkpoint(folder, step, state, best, beat=beat)
+
     started, clock = step, time.perf_counter()
     while step < total_steps and not stopped:
         method.train()
@@ -105,43 +132,70 @@ def pretrain(
         for group in optimiser.param_groups:
             if not group["constant"]:
                 group["lr"] = learning_rate(recipe.optimiser, config, step, total_steps)
-        losses.append(train_step(wrapped, method, optimiser, recipe, views, device))
+        losses.append(train_step(wrapped, method, optimiser, recipe, views, device, parts))
         step += 1
+        beat()
 
         if step % report_steps == 0 or step == total_steps:
             mean_loss = float(torch.stack(losses).mean())  # the only wait for the device since the last report
             if not math.isfinite(mean_loss):
-                raise FloatingPointError(f"the loss is {mean_loss} at step {step}: lower the learning rate")
+                raise diverged(f"the loss is {mean_loss}", step, recipe)
+            losses.clear()
             seconds = time.perf_counter() - clock
             metrics = {
                 "epoch": step / steps_per_epoch,
                 "step": float(step),
                 "loss": mean_loss,
                 "lr": optimiser.param_groups[0]["lr"],
+                "micro_batch": float(math.ceil(batch / parts)),
                 "images_per_s": (step - started) * config.batch_size / seconds,
-                **measure(method, *watched),
+                **measured(method, watched, step, recipe),
             }
             if rank() == 0:
                 dead = method.CAN_COLLAPSE and collapse_reason([*history, metrics]) is not None
                 metrics |= {"collapsed": float(dead), **({} if evaluate is None else evaluate(method.backbone.eval()))}
                 history.append(metrics)
                 scores = [m["val_auc"] for m in history if "val_auc" in m]
-                state = {
-                    "step": step,
-                    "history": history,
-                    "method": method.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "rng": torch.get_rng_state(),
-                }
-                best = not scores or metrics["val_auc"] >= max(scores)
-                save_checkpoint(folder, step, state, best)
+                save(best=not scores or metrics["val_auc"] >= max(scores))
             report(metrics)
+            beat()
             # Only the first worker knows; the others' batch-norm statistics may be their own.
             ends = torch.tensor(metrics.get("collapsed", 0.0), device=device)
             stopped = stop_on_collapse and bool(broadcast_from_first(ends))
-            losses.clear()
             started, clock = step, time.perf_counter()
+        if step < total_steps and not stopped and one_must_leave(must_leave, step, device):
+            if losses and rank() == 0:
+                save(best=False)
+            broadcast_from_first(torch.zeros((), device=device))  # no worker ends before that is done
+            raise Preempted(f"this machine is about to go: left it at step {step}")
     return method
+
+
+class Preempted(Exception):  # no error of the run's
+    """The run had to leave its machine, and has saved all that it did there."""
+
+
+def one_must_leave(must_leave: Callable[[], bool], step: int, device: torch.device) -> bool:
+    """Whether any worker must leave; several ask each other every few steps only, as an answer is waited for."""
+    if world_size() == 1:
+        return must_leave()
+    return step % LEAVE_STEPS == 0 and bool(sum_over_workers(torch.tensor(float(must_leave()), device=device)))
+
+
+def measured(method: Method, watched: tuple[Tensor, Tensor], step: int, recipe: Recipe) -> Metrics:
+    """The signs of collapse. FloatingPointError where the last step broke the weights, after a loss that was finite."""
+    try:
+        return measure(method, *watched)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise diverged("the embeddings are not finite", step, recipe) from error
+
+
+def diverged(what: str, step: int, recipe: Recipe) -> FloatingPointError:
+    """The error of a run whose numbers are none any more."""
+    return FloatingPointError(
+        f"{what} at step {step}: lower the learning rate (optimiser.lr was {recipe.optimiser.lr:.3g}), "
+        "or clip gradients (optimiser.clip_norm)"
+    )
 
 
 def train_step(
@@ -151,17 +205,30 @@ def train_step(
     recipe: Recipe,
     views: list[Tensor],
     device: torch.device,
+    parts: int = 1,
 ) -> Tensor:
-    """One optimiser step on the views; the loss, detached. `wrapped` is the method, or what joins its workers."""
-    with autocast(recipe.pretrain, device):
-        loss: Tensor = wrapped(*views)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    """One optimiser step on the views; the loss, detached. `wrapped` is the method, or what joins its workers.
+
+    In several `parts`, where a whole batch does not fit into memory, their gradients are summed before the step.
+    Queues, centres, learning rates and momenta are those of the whole batch then; batch-norm statistics, negatives from
+    the batch and statistics over it (SimCLR, MoCo v3, Barlow Twins, VICReg, MoCo's variance term) are each part's own.
+    """
+    losses = []
+    for number, part in enumerate(zip(*(view.tensor_split(parts) for view in views), strict=True), start=1):
+        share = len(part[0]) / len(views[0])
+        last = number == parts  # before it, workers keep their gradients to themselves
+        with wrapped.no_sync() if isinstance(wrapped, DistributedDataParallel) and not last else nullcontext():
+            with autocast(recipe.pretrain, device):
+                loss: Tensor = wrapped(*part)
+            if number == 1:
+                optimiser.zero_grad(set_to_none=True)
+            (loss if parts == 1 else loss * share).backward()
+        losses.append(loss.detach() if parts == 1 else loss.detach() * share)
     if recipe.optimiser.clip_norm > 0:
         nn.utils.clip_grad_norm_(method.parameters(), recipe.optimiser.clip_norm)
     optimiser.step()
     method.after_step()
-    return loss.detach()
+    return losses[0] if parts == 1 else torch.stack(losses).sum()
 
 
 def steps_an_epoch(config: PretrainConfig, images: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -13,11 +14,12 @@ from scarce.optuna_space import make_sampler, to_distributions
 from scarce.pruner import RUNGS_NAME, Pruner
 from scarce.report.console import TrialLines
 from scarce.resources import Plan
-from scarce.searcher import METRIC, Searcher
+from scarce.retries import TUNE_MAX_FAILURES, Retries, last_line
+from scarce.searcher import Searcher
 from scarce.settings import Value
 from scarce.space import Dimension
 from scarce.trial import TrialContext, run_trial
-from scarce.trials import TrialRecord
+from scarce.trials import FAILED, METRIC, TrialRecord
 
 TUNE_NAME = "tune"
 
@@ -61,9 +63,13 @@ def search(
         budget: meters the run and ends the search in time.
 
     Returns:
-        The trials that failed for good, by identity, with the last line of their errors.
+        The trials that failed for good, by identity, with the reason in a line.
     """
     config = context.config
+
+    def folder_of(sampled: dict[str, Value]) -> Path:
+        return context.trial_folder(context.settings(sampled))
+
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, context=context, feed=feed, task=task), plan.trial_resources
     )
@@ -102,16 +108,20 @@ def search(
             run_config=tune.RunConfig(
                 name=TUNE_NAME,
                 storage_path=str(context.folder),
-                callbacks=[*([budget] if budget else []), TrialLines(config.pretrain.epochs)],
+                callbacks=[
+                    *([budget] if budget else []),
+                    TrialLines(config.pretrain.epochs),
+                    Retries(folder_of, context.mirror),
+                ],
                 stop=budget,
-                failure_config=tune.FailureConfig(max_failures=2),
+                failure_config=tune.FailureConfig(max_failures=TUNE_MAX_FAILURES),
                 verbose=0,
             ),
         )
     results = tuner.fit()
     context.mirror.pull_reports()
     return {
-        context.trial_folder(context.settings(result.config or {})).name: str(result.error).strip().rpartition("\n")[2]
+        folder_of(result.config or {}).name: (result.metrics or {}).get(FAILED) or last_line(result.error)
         for result in map(results.__getitem__, range(len(results)))
-        if result.error
+        if result.error or FAILED in (result.metrics or {})
     }

@@ -15,7 +15,6 @@ from scarce.trials import TrialRecord, read_trials
 if TYPE_CHECKING:
     from scarce.budget_hook import BudgetHook
 
-METRIC = "val_auc"
 SAME_AGAIN = 100  # settings in a row that were all tried before: the space holds no others
 EARLIER = "earlier"  # marks a trial of an earlier run in the study
 
@@ -24,8 +23,8 @@ class Searcher(OptunaSearch):
     """Ray's OptunaSearch, mended where it tells Optuna less than is known.
 
     A trial that ASHA stops early reaches Optuna as PRUNED at its last step (Ray would call it COMPLETE), a trial that
-    reports NaN as FAIL (Ray would leave it RUNNING), and after a restore the trials that finished since the last
-    snapshot are added to the study.
+    reports NaN, as failed ones do, as FAIL (Ray would leave it RUNNING), and after a restore the trials that finished
+    since the last snapshot are added to the study.
 
     With several objectives Optuna takes no intermediate values. A trial that was stopped is PRUNED without any then,
     which TPE counts as worse than every finished one.
@@ -63,6 +62,7 @@ class Searcher(OptunaSearch):
         self.folder = folder
         self.budget = budget
         self.suggested: list[dict[str, Any]] = []
+        self._told: dict[str, int] = {}  # the last step with a value, by trial
         for record in observations:
             self._add(record, EARLIER)
 
@@ -97,8 +97,10 @@ class Searcher(OptunaSearch):
         if len(self.objectives) > 1 or trial_id in self._completed_trials:
             return
         value = result[self.objectives[0]]
-        if math.isfinite(value):
-            self._ot_trials[trial_id].report(value, int(result["step"]))
+        step = int(result["step"])
+        if math.isfinite(value) and step > self._told.get(trial_id, 0):  # a trial that is tried again repeats reports
+            self._ot_trials[trial_id].report(value, step)
+            self._told[trial_id] = step
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tell Optuna how a trial ended."""

@@ -18,6 +18,7 @@ from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
 from scarce.mirror import BOARDS, open_mirror
+from scarce.notice import sigterm_is_notice
 from scarce.outlook import look_ahead
 from scarce.pairing import Hospitals
 from scarce.pareto import choose_trial
@@ -32,7 +33,7 @@ from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
 from scarce.spending import Spending
 from scarce.trial import TrialContext
-from scarce.trials import read_trials, write_trials_table
+from scarce.trials import read_sampled, read_trials, write_trials_table
 from scarce.warm_start import WARM_START_NAME, open_warm_start
 
 
@@ -70,7 +71,12 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
     check_folder(mirror, config, hospitals.digests)
 
-    with local_cluster(address=config.run.address or None) as dashboard, mirror.pushing():
+    with (
+        sigterm_is_notice() as listen,
+        local_cluster(address=config.run.address or None) as dashboard,
+        mirror.pushing(),
+    ):
+        listen()
         print(f"Ray dashboard: {dashboard}")
         print(f"TensorBoard:   tensorboard --logdir {mirror.place(folder / BOARDS)}")
         plan = plan_resources(config.search, cluster_nodes(config.run.autoscale))
@@ -102,9 +108,10 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
 
     records = read_trials(folder)
     if not records:
-        raise UserError(f"no trial made a report: the reasons are in the error.txt files below {folder / TUNE_NAME}")
-    table, costs = folder / "trials.parquet", spending.trials
-    trials = write_trials_table(table, records, failed, config.pretrain.epochs, costs, spending.is_priced)
+        reasons = "; ".join(dict.fromkeys(failed.values())) or f"see the error.txt files below {folder / TUNE_NAME}"
+        raise UserError(f"no trial made a report: {reasons}")
+    table, costs, sampled = folder / "trials.parquet", spending.trials, read_sampled(folder)
+    trials = write_trials_table(table, records, failed, config.pretrain.epochs, costs, spending.is_priced, sampled)
     chosen, choice = choose_trial(records, config.search.objective)
     seconds = spending.phases["search"]["seconds"]
     print(f"search ended after {seconds:.0f} s; evaluating trial {chosen.identity} on test", flush=True)
@@ -139,7 +146,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     if curves:
         plot_learning_curves(folder / "learning_curves.png", curves)
     if "front" in choice:
-        plot_pareto(folder / "pareto.png", trials, choice)
+        plot_pareto(folder / "pareto.png", trials.dropna(subset="val_auc"), choice)
     spending.tick("final")
     spending.save()
     summary["cost"] = cost_summary(spending, budget, prices, look_ahead(records, space, config, spending))

@@ -6,6 +6,7 @@ Tune reuses that process for one trial after the other, and it keeps its worker 
 """
 
 import gc
+import math
 import shutil
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -22,15 +23,19 @@ from scarce.attempts import recorded_attempt
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
-from scarce.distributed import rank
+from scarce.distributed import rank, world_size
+from scarce.failures import failure, is_final, mark_failed, mark_out_of_memory, mark_preempted, micro_batch
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
+from scarce.memory import is_out_of_memory
 from scarce.mirror import BOARDS, NOT_MIRRORED, TRIALS, Mirror
-from scarce.pretrain import Metrics, pretrain
+from scarce.notice import Notice
+from scarce.pretrain import Metrics, Preempted, pretrain
 from scarce.settings import Settings, Value, override
-from scarce.trials import PROBE_PREFIX, SETTINGS_NAME
+from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME
+from scarce.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from scarce.worker_group import WorkerGroup
@@ -58,7 +63,26 @@ class TrialContext:
 
 
 def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
-    """Tune's trainable: pretrain with the sampled settings and report the search's objectives along the way."""
+    """Tune's trainable: pretrain with the sampled settings and report the search's objectives along the way.
+
+    What would fail again is not raised, as Tune would try it again: the last report names it, and has no objectives.
+    """
+    from ray import tune
+
+    folder = context.trial_folder(context.settings(sampled))
+    try:
+        if failure(folder) is None:
+            attempt_trial(sampled, context=context, feed=feed, task=task)
+    except Exception:
+        if failure(folder) is None:
+            raise
+    if (reason := failure(folder)) is not None:
+        nothing = dict.fromkeys(("loss", METRIC, *context.config.search.objectives), math.nan)
+        tune.report({**nothing, "trial": folder.name, "epoch": 0.0, "step": 0.0, FAILED: reason})
+
+
+def attempt_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
+    """Pretrain in this process, or drive the workers that do."""
     from ray import tune
     from ray.train import ScalingConfig
     from ray.train.torch import TorchTrainer
@@ -116,15 +140,59 @@ def train_worker(
     feed: Feed,
     task: Task,
 ) -> None:
-    """One training worker: plain PyTorch from here on."""
+    """One training worker: plain PyTorch from here on. What its end means for the next attempt is written down."""
+    folder, notice = context.trial_folder(context.settings(sampled)), Notice()
+    with notice.unsaved():
+        context.mirror.pull_trial(folder)
+        tried = micro_batch(folder)
+        begins = not notice.given()  # Ray may give a trial to a machine that it does not know to be about to go
+        try:
+            if not begins:
+                raise Preempted("this machine was about to go")
+            work_on_trial(sampled, report, folder, tried, context=context, feed=feed, task=task)
+        except Exception as error:
+            if isinstance(error, Preempted) and rank() == 0:
+                mark_preempted(folder)
+            if is_final(error):
+                mark_failed(folder, error)
+            if is_out_of_memory(error):
+                mark_out_of_memory(folder, context.config.pretrain.batch_size, tried, world_size())
+            if rank() == 0:
+                context.mirror.push_trial(folder, context.folder / BOARDS / folder.name)
+            if not begins:
+                with notice.saved():
+                    notice.wait_out()
+            raise
+
+
+def work_on_trial(
+    sampled: Mapping[str, Value],
+    report: Callable[[dict[str, Any]], None],
+    folder: Path,
+    micro_batch: int | None,
+    *,
+    context: TrialContext,
+    feed: Feed,
+    task: Task,
+) -> None:
+    """Pretrain in the trial's folder, and evaluate and report if this is the first worker."""
     settings = context.settings(sampled)
     torch.set_num_threads(max(1, int(context.config.search.cpus_per_trial)))
     device = worker_device(context.gpus)
-    recipe, folder = settings.recipe, context.trial_folder(settings)
+    recipe = settings.recipe
     stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
-    context.mirror.pull_trial(folder)
+
+    notice = Notice()
+    watchdog = Watchdog(folder, context.config.search.hang_minutes)
 
     def evaluate(backbone: nn.Module) -> Metrics:
+        beats = backbone.register_forward_hook(lambda *_: watchdog.beat())
+        try:
+            return scores(backbone)
+        finally:
+            beats.remove()
+
+    def scores(backbone: nn.Module) -> Metrics:
         def features_of(images: np.ndarray) -> np.ndarray:
             size, positions = recipe.pretrain.image_size, settings.probes[0].uses_positions
             return extract_features(backbone, images, size, device, positions=positions)
@@ -135,27 +203,32 @@ def train_worker(
             metrics |= shortcut_score(task, hidden, probe)
         return {**metrics, **{f"{PROBE_PREFIX}{name}": value for name, value in asdict(probe).items()}}
 
+    images = feed.open()  # may have to be decoded first
+    train = partial(
+        pretrain,
+        recipe,
+        images,
+        folder,
+        device=device,
+        stop_on_collapse=stop,
+        micro_batch=micro_batch,
+        beat=watchdog.beat,
+        must_leave=notice.given,
+    )
     if rank() != 0:
-        with recorded_attempt(folder):
-            pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
+        with recorded_attempt(folder), watchdog:
+            train(report=report)
         return
     board_folder = context.folder / BOARDS / folder.name
-    with recorded_attempt(folder), BoardWriter(board_folder, sampled, objectives) as board:
+    with recorded_attempt(folder), watchdog, BoardWriter(board_folder, sampled, objectives) as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)
             context.mirror.push_trial(folder, board_folder)
-            report({**metrics, "trial": folder.name})
+            with notice.saved():
+                report({**metrics, "trial": folder.name})
 
-        pretrain(
-            recipe,
-            feed.open(),
-            folder,
-            device=device,
-            report=report_everywhere,
-            evaluate=evaluate,
-            stop_on_collapse=stop,
-        )
+        train(report=report_everywhere, evaluate=evaluate)
 
 
 def worker_device(gpus: float) -> torch.device:

@@ -5,9 +5,10 @@ Trial folders are the truth about a run. Ray Tune's own records are older than t
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -19,9 +20,11 @@ from scarce.fewshot.probe import ProbeConfig
 from scarce.files import atomic_path
 
 SETTINGS_NAME = "trial.json"
+METRIC = "val_auc"  # of a report: what prunes, and what the search is after
+FAILED = "failed"  # of the last report of a trial that is not tried again: the reason
 PROBE_PREFIX = "probe."  # of a report's entries that tell which probe it was measured with
 LAST = (
-    *("epoch", "loss", "images_per_s"),
+    *("epoch", "loss", "images_per_s", "micro_batch"),
     *("embedding_std", "mean_cosine", "effective_rank", "alignment", "uniformity"),
 )  # columns of the trials table that tell of the last report
 
@@ -68,13 +71,20 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     return records
 
 
+def read_sampled(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was sampled for every trial below a run's folder that was begun, by identity."""
+    paths = sorted(folder.glob(f"trials/*/{SETTINGS_NAME}"))
+    return {path.parent.name: json.loads(path.read_text())["sampled"] for path in paths}
+
+
 def write_trials_table(
     path: Path,
     records: list[TrialRecord],
-    failed: Collection[str],
+    failed: Mapping[str, str],
     epochs: float,
     costs: Mapping[str, Mapping[str, Any]] | None = None,
     priced: bool = False,
+    sampled: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Write and return `trials.parquet`: a row a trial, best validation AUC first; one column a searched setting.
 
@@ -83,29 +93,47 @@ def write_trials_table(
     Args:
         path: of the file.
         records: the trials that made a report.
-        failed: identities of those that ended with an error.
+        failed: of those that ended with an error the reason, by identity.
         epochs: of a whole trial; one that ended earlier without an error was pruned, or stopped for the budget.
         costs: by identity, as in `scarce.spending.Spending.trials`; not known of a trial that it does not name.
         priced: whether dollars are known.
+        sampled: of all trials that were begun, by identity; those without a report have a row without numbers.
     """
     known = costs or {}
+
+    def cost_of(identity: str) -> dict[str, float]:
+        cost = known.get(identity, {})
+        hours = cost.get("device_seconds", math.nan) / 3600
+        return {"device_hours": hours, "usd": cost.get("usd", math.nan) if priced else math.nan}
+
     rows = [
         {
             "trial": record.identity,
             "status": _status(record, failed, epochs, known.get(record.identity, {}).get("status")),
+            "reason": failed.get(record.identity),
             "val_auc": record.best["val_auc"],
             "val_auc_se": record.best["val_auc_se"],
             **{name: record.best[name] for name in ("val_shortcut", "val_shortcut_se") if name in record.best},
             "best_epoch": record.best["epoch"],
             **{name: record.last[name] for name in LAST},
-            "device_hours": known.get(record.identity, {}).get("device_seconds", math.nan) / 3600,
-            "usd": known.get(record.identity, {}).get("usd", math.nan) if priced else math.nan,
+            **cost_of(record.identity),
             "collapse": record.collapse,
             **describe_last(record.attempts),
             **record.sampled,
             **_probe_of(record.best),
         }
         for record in records
+    ]
+    silent = sampled.keys() - {record.identity for record in records}
+    rows += [
+        {
+            "trial": name,
+            "status": "failed" if name in failed else _stopped(known.get(name, {}).get("status")),
+            "reason": failed.get(name),
+            **cost_of(name),
+            **sampled[name],
+        }
+        for name in sorted(silent)
     ]
     frame = pd.DataFrame(rows).sort_values(["val_auc", "trial"], ascending=[False, True], ignore_index=True)
     with atomic_path(path) as temporary:
@@ -117,11 +145,15 @@ def _probe_of(report: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in report.items() if name.startswith(PROBE_PREFIX)}
 
 
-def _status(record: TrialRecord, failed: Collection[str], epochs: float, charged: str | None) -> str:
+def _status(record: TrialRecord, failed: Mapping[str, str], epochs: float, charged: str | None) -> str:
     if record.identity in failed:
         return "failed"
     if record.collapse is not None:
         return "collapsed"
     if record.last["epoch"] >= epochs:
         return "done"
+    return _stopped(charged)
+
+
+def _stopped(charged: str | None) -> str:
     return "budget" if charged == "budget" else "pruned"

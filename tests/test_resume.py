@@ -13,7 +13,8 @@ from phantom_hospitals import results_of, start_script, write_hospitals
 
 # One trial at a time: with two, which of them reports first decides what the sampler knows when it is asked.
 FLAGS = ["--trials", "3", "--epochs", "4", "--concurrent", "1"]
-STOPS = {"auc": (signal.SIGKILL, -9), "auc,shortcut": (signal.SIGINT, 130)}  # with the exit code, by --objective
+# How it is stopped, with the exit code, and the --objective.
+STOPS = [(signal.SIGKILL, -9, "auc"), (signal.SIGTERM, 143, "auc"), (signal.SIGINT, 130, "auc,shortcut")]
 PATIENCE = 500  # seconds
 
 
@@ -50,22 +51,25 @@ def finish(process: subprocess.Popen[str]) -> str:
     return output
 
 
-@pytest.mark.parametrize("objective", STOPS)
-def test_a_stopped_sweep_goes_on_to_the_same_results(folder: Path, objective: str):
-    how, code = STOPS[objective]
-    name, flags = how.name, [*FLAGS, "--objective", objective]
-    finish(start_script(folder, "--name", f"not-{name}", *flags))
-    undisturbed = results_of(folder / "runs" / f"not-{name}")
+@pytest.mark.parametrize(("how", "code", "objective"), STOPS)
+def test_a_stopped_sweep_goes_on_to_the_same_results(folder: Path, how: signal.Signals, code: int, objective: str):
+    name, whole, flags = how.name, f"whole-{objective}", [*FLAGS, "--objective", objective]
+    if not (folder / "runs" / whole).exists():
+        finish(start_script(folder, "--name", whole, *flags))
+    undisturbed = results_of(folder / "runs" / whole)
     assert ("val_shortcut" in undisturbed) == ("shortcut" in objective)
     stopped = stop_in_second_trial(folder, how, *flags)
     assert stopped.returncode == code
+    if how == signal.SIGTERM:
+        said = str(stopped.communicate()[0]).splitlines()[-1]
+        assert said == "scarce: ended by SIGTERM; the same command with --resume goes on from here"
     before = reports(folder / "runs" / name)
     resumed = finish(start_script(folder, "--name", name, *flags, "--resume"))
     pd.testing.assert_frame_equal(results_of(folder / "runs" / name), undisturbed)
     assert before >= 5  # four of a finished trial, which are not trained again:
     again = [line for line in resumed.splitlines() if "done" in line]
     assert len(again) <= len(undisturbed)
-    summaries = [json.loads((folder / "runs" / run / "summary.json").read_text()) for run in (name, f"not-{name}")]
+    summaries = [json.loads((folder / "runs" / run / "summary.json").read_text()) for run in (name, whole)]
     assert summaries[0]["chosen"] == summaries[1]["chosen"]
     assert summaries[0]["search"].get("front") == summaries[1]["search"].get("front")
     assert not ray_processes_of(stopped.pid)

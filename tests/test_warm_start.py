@@ -77,7 +77,7 @@ def write_run(
     for record in records:
         write_json(folder / "trials" / record.identity / "trial.json", settings_of(record))
         write_json(folder / "trials" / record.identity / "history.json", record.history)
-    names = [record.identity for record in failed]
+    names = dict.fromkeys((record.identity for record in failed), "the loss is nan")
     write_trials_table(folder / "trials.parquet", list(records), names, made_by.pretrain.epochs)
     write_json(folder / "summary.json", {"chosen": {"auc": 0.99}, "search": {"chosen_trial": records[-1].identity}})
     write_json(folder / "best" / "card.json", {"trial": records[-1].identity})

@@ -79,4 +79,7 @@ class Method(nn.Module):
         return self.backbone(x)
 
     def after_step(self) -> None:
-        """Whatever the method does once the optimiser has stepped; nothing by default."""
+        """Whatever the method does once the optimiser has stepped; nothing by default.
+
+        A batch may have come in several forward passes since the last step, one for each part of it.
+        """

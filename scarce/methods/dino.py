@@ -70,7 +70,7 @@ class DINO(Method):
         self.backbone = backbone.requires_grad_(False)
         self.teacher_head = frozen_copy(head)
         self.register_buffer("centre", torch.zeros(config.prototypes))
-        self.teacher_outputs: Tensor | None = None
+        self.teacher_outputs: list[Tensor] = []  # of this worker, since the last step
 
     @classmethod
     def default_config(cls, images: int, steps: int) -> DINOConfig:
@@ -92,7 +92,7 @@ class DINO(Method):
             teacher = at_least_float32(self.teacher_head(self.backbone(whole)))
         student = [self.student(whole), *([self.student(torch.cat(local))] if local else [])]
         outputs = at_least_float32(torch.cat(student)).split(count)
-        self.teacher_outputs = teacher
+        self.teacher_outputs.append(teacher)
         return dino_loss(
             teacher.split(count), outputs, self.centre, self.teacher_temperature, self.config.student_temperature
         )
@@ -118,9 +118,10 @@ class DINO(Method):
         """Move the teacher towards the student and the centre towards the teacher's mean output (equation 4)."""
         teacher = nn.Sequential(self.backbone, *self.teacher_head)
         follow(teacher, self.student, rising_momentum(self.config.momentum, self.progress))
-        assert self.teacher_outputs is not None, "after_step follows a forward pass"
-        self.centre.lerp_(gather(self.teacher_outputs).mean(dim=0), 1 - self.config.centre_momentum)
-        self.teacher_outputs = None
+        assert self.teacher_outputs, "after_step follows a forward pass"
+        outputs = gather(torch.cat(self.teacher_outputs))
+        self.centre.lerp_(outputs.mean(dim=0), 1 - self.config.centre_momentum)
+        self.teacher_outputs = []
 
     def _hold_prototypes(self, gradient: Tensor) -> Tensor:
         return gradient * float(self.progress >= self.config.freeze_prototypes)

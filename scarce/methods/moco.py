@@ -54,7 +54,7 @@ class MoCo(Method):
         self.key_encoder = frozen_copy(backbone, self.projector)
         self.register_buffer("queue", F.normalize(torch.randn(config.queue, config.dim), dim=1))
         self.register_buffer("position", torch.zeros((), dtype=torch.long))
-        self.new_keys: Tensor | None = None
+        self.new_keys: list[Tensor] = []  # of this worker, since the last step
 
     @classmethod
     def default_config(cls, images: int, steps: int) -> MoCoConfig:
@@ -78,7 +78,7 @@ class MoCo(Method):
         loss = info_nce(queries, keys, self.queue, self.config.temperature)
         if self.config.variance_weight > 0:
             loss = loss + self.config.variance_weight * variance_term(gather(projection))
-        self.new_keys = gather(keys)
+        self.new_keys.append(keys)
         return loss
 
     def embed(self, x: Tensor) -> Tensor:
@@ -89,12 +89,13 @@ class MoCo(Method):
     def after_step(self) -> None:
         """Move the key encoder towards the query encoder, then replace the oldest keys by this step's."""
         follow(self.key_encoder, nn.Sequential(self.backbone, self.projector), self.config.momentum)
-        assert self.new_keys is not None, "after_step follows a forward pass"
-        keys, size = self.new_keys[-self.config.queue :], self.config.queue
+        assert self.new_keys, "after_step follows a forward pass"
+        size = self.config.queue
+        keys = gather(torch.cat(self.new_keys))[-size:]
         slots = (self.position + torch.arange(len(keys), device=keys.device)) % size
         self.queue[slots] = keys
         self.position.copy_((self.position + len(keys)) % size)
-        self.new_keys = None
+        self.new_keys = []
 
     @torch.no_grad()
     def _encode_keys(self, views: Tensor) -> Tensor:

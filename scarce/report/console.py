@@ -5,6 +5,8 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from scarce.trials import FAILED
+
 
 class TrialLines(Callback):
     """Prints a line when a trial reports, ends or fails."""
@@ -16,6 +18,9 @@ class TrialLines(Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **_: Any
     ) -> None:
         """Print the report."""
+        if FAILED in result:
+            print(f"trial {trial.trial_id[-5:]} {result['trial']}  failed: {result[FAILED]}", flush=True)
+            return
         print(
             f"trial {trial.trial_id[-5:]} {result['trial']}  epoch {result['epoch']:6.1f}/{self.epochs:.3g}  "
             f"loss {result['loss']:7.3f}  effective rank {result['effective_rank']:5.1f}  "
@@ -32,6 +37,8 @@ class TrialLines(Callback):
             end = "stopped for the budget"
         if result.get("collapsed"):
             end = "collapsed"
+        if FAILED in result:
+            end = "failed"
         ended = 1 + sum(other.is_finished() for other in trials if other is not trial)  # Tune marks it after this call
         print(f"trial {trial.trial_id[-5:]} {result.get('trial', '')}  {end} ({ended} trials ended)", flush=True)
 

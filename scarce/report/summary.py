@@ -122,6 +122,8 @@ def _trials_table(trials: pd.DataFrame) -> str:
             *([f"{row['val_shortcut']:.3f} ± {row['val_shortcut_se']:.3f}"] if shortcut else []),
             *(f"{row[name]:.3g}" for name in COLLAPSE_SIGNS),
         ]
+        if row["val_auc"] == row["val_auc"]
+        else [row["trial"], row["status"], *["–"] * (2 + shortcut + len(COLLAPSE_SIGNS))]  # it never made a report
         for row in trials.to_dict("records")
     ]
     signs = [name.replace("_", " ") for name in COLLAPSE_SIGNS]

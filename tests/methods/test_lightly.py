@@ -203,7 +203,7 @@ def test_dino_centre_moves_as_lightly_does():
     teacher = inputs(1, rows=24)[0].detach()
     theirs = DINOLoss(16, center_momentum=method.config.centre_momentum).double()
     for _ in range(3):
-        method.teacher_outputs = teacher
+        method.teacher_outputs = [teacher]
         method.after_step()
         theirs.update_center(torch.stack(list(teacher.chunk(2))))
     torch.testing.assert_close(method.centre, theirs.center.flatten(), atol=1e-9, rtol=1e-9)

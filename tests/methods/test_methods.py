@@ -86,7 +86,7 @@ class TestMoCo:
         keys = []
         for number in range(3):
             method(*views(method, 8, number))
-            keys.append(method.new_keys.clone())
+            keys.append(torch.cat(method.new_keys))
             method.after_step()
         assert not torch.equal(method.queue, old)
         torch.testing.assert_close(method.queue[4:16], torch.cat([keys[0][4:], keys[1]]))
