@@ -38,6 +38,10 @@ class Conversion(ABC):
 
     def run(self) -> None:
         """Convert, and tell what came of it."""
+        from scarce.storage import require_path
+
+        require_path("--source", self.source, "copy the download here first")
+        require_path("--out", self.out, "convert here first, then copy the folder (docs/storage.md)")
         listing = self.scan()
 
         from scarce.data.convert import convert  # after the scan, as Ray takes seconds to import
@@ -110,8 +114,8 @@ class Convert:
 class Describe:
     """Print counts by finding, view, sex, age and patient of a converted dataset, and statistics of its pixels."""
 
-    dataset: Positional[Path]
-    """Folder of the converted dataset."""
+    dataset: Positional[str]
+    """Folder of the converted dataset, or its URL, such as s3://bucket/nih."""
 
     def run(self) -> None:
         """Print the description."""

@@ -17,9 +17,10 @@ class DataConfig:
     """Which hospitals."""
 
     pretrain: str = "phantom-a"
-    """Unlabelled images to pretrain on: a folder that `scarce convert` wrote, or phantom-a."""
+    """Unlabelled images to pretrain on: a folder that `scarce convert` wrote, its URL (s3://, gs://) once it was copied
+    there, or phantom-a."""
     target: str = "phantom-b"
-    """Labelled images of the hospital that the classifier is for: a converted folder, or phantom-b."""
+    """Labelled images of the hospital that the classifier is for: a converted folder or its URL, or phantom-b."""
 
 
 @dataclass(frozen=True)
@@ -221,7 +222,9 @@ class MethodsConfig:
 
 def run_folder(data: DataConfig, run: RunConfig, experiment: str) -> Path:
     """The absolute path of the run's folder."""
-    hospitals = [Path(path).name for path in (data.pretrain, data.target)]
+    from scarce.storage import place_of  # here, as Arrow costs a tenth of a second at --help
+
+    hospitals = [place_of(path).name for path in (data.pretrain, data.target)]
     return folder_of_run(run.out, run.name or "-".join([experiment, *hospitals]))
 
 

@@ -12,7 +12,7 @@ class FirstFailureConfig:
     """Everything the experiment is told; written to config.json beside its results."""
 
     target: str = "phantom-b"
-    """Labelled images of one hospital: a converted folder, or phantom-b."""
+    """Labelled images of one hospital: a converted folder or its URL, or phantom-b."""
     finding: str = ""
     """Finding to tell from the images of patients who never have it; empty: images with any finding from images
     labelled to have none."""
@@ -42,7 +42,10 @@ class FirstFailureConfig:
 
     def folder(self) -> Path:
         """The absolute path of the run's folder."""
-        return folder_of_run(self.out, self.name or f"first_failure-{Path(self.target).name}")
+        from scarce.storage import place_of, require_path  # here, as Arrow costs a tenth of a second at --help
+
+        require_path("--out", self.out, "write here, then copy the folder")
+        return folder_of_run(self.out, self.name or f"first_failure-{place_of(self.target).name}")
 
 
 def held_out_images(images: int, share: float) -> int | None:

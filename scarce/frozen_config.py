@@ -18,7 +18,7 @@ class FrozenConfig:
     checkpoint: str
     """The backbone: a folder with backbone.safetensors and card.json, or the folder of a run whose best/ is one."""
     target: str = "phantom-b"
-    """Labelled images of the hospital that the classifier is for: a converted folder, or phantom-b."""
+    """Labelled images of the hospital that the classifier is for: a converted folder or its URL, or phantom-b."""
     trials: int = 40
     """Settings to try; the first one is the defaults."""
     sampler: Literal["tpe", "random"] = "tpe"
@@ -42,9 +42,13 @@ class FrozenConfig:
 
     def folder(self, experiment: str) -> Path:
         """The absolute path of the run's folder."""
+        from scarce.storage import place_of, require_path  # here, as Arrow costs a tenth of a second at --help
+
+        require_path("--out", self.out, "write here, then copy the folder")
+        require_path("--checkpoint", self.checkpoint, "copy the folder here first")
         checkpoint = Path(self.checkpoint).absolute()
         run = checkpoint.parent.name if checkpoint.name == "best" else checkpoint.name
-        return folder_of_run(self.out, self.name or f"{experiment}-{run}-{Path(self.target).name}")
+        return folder_of_run(self.out, self.name or f"{experiment}-{run}-{place_of(self.target).name}")
 
 
 @dataclass(frozen=True)

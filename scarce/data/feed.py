@@ -20,6 +20,7 @@ from scarce.data.pixels import Pixels
 from scarce.data.selection import COLUMNS, Selection
 from scarce.data.store import Dataset, pixel_array, pixel_column
 from scarce.errors import UserError
+from scarce.storage import connect
 
 Trains = Callable[[Mapping[str, float]], bool]  # tells of a node's Ray resources whether trials may run there
 
@@ -96,7 +97,8 @@ def _load_blocks(selection: Selection) -> Feed:
     context.execution_options.preserve_order = True  # an image's number must mean the same image in every run
     context.enable_progress_bars = False
     with ray.data.DataContext.current(context):
-        read = ray.data.read_parquet([str(path) for path in selection.dataset.shard_paths])
+        places = [connect(shard) for shard in selection.dataset.shard_paths]
+        read = ray.data.read_parquet([path for _, path in places], filesystem=places[0][0])
         read = read.select_columns(COLUMNS)
         kept = read.map_batches(keep_pixels, batch_format="pyarrow", batch_size=None)
         blocks = tuple(ray.put(block) for block in kept.iter_batches(batch_format="pyarrow", batch_size=None))

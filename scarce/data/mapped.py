@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from scarce.data.pixels import Pixels
 from scarce.data.selection import COLUMNS, Selection
@@ -73,7 +72,7 @@ class MappedFile:
                 return map_pixels(file.fileno(), self.selection.size)
 
     def _make(self) -> None:
-        """Write the file, with no more than one row group of the dataset in memory."""
+        """Write the file, with no more of the dataset in memory than one row group, or a few shards of a bucket."""
         dataset = self.selection.dataset
         if open_dataset(dataset.path).manifest.digest != dataset.manifest.digest:
             raise UserError(f"{dataset.path} was converted anew since this run began: start another run")
@@ -86,10 +85,8 @@ class MappedFile:
             )
         with atomic_path(self.path) as temporary:
             with open(temporary, "wb") as file:
-                for shard in dataset.shard_paths:
-                    groups = pq.ParquetFile(shard)
-                    for group in range(groups.num_row_groups):
-                        file.write(self.selection.pixels(groups.read_row_group(group, columns=COLUMNS)).data)
+                for part in dataset.parts(COLUMNS):
+                    file.write(self.selection.pixels(part).data)
             if temporary.stat().st_size != self.selection.bytes:
                 written, expected = temporary.stat().st_size, self.selection.bytes
                 raise RuntimeError(f"{dataset.path} gave {written} bytes of pixels, expected {expected}")

@@ -6,11 +6,11 @@ from functools import cached_property
 import numpy as np
 import PIL
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from scarce.data.pixels import reduce_images
-from scarce.data.store import Dataset, pixel_array
+from scarce.data.store import Dataset, pixel_array, read_shard
 from scarce.files import stable_hash
+from scarce.storage import Place, side_by_side
 
 COLUMNS = ["patient_id", "pixels"]  # all that `Selection.pixels` reads
 
@@ -31,10 +31,11 @@ class Selection:
     @cached_property
     def images(self) -> int:
         """How many there are."""
-        return sum(
-            pa.compute.sum(self._wanted(pq.read_table(path, columns=["patient_id"]))).as_py() or 0
-            for path in self.dataset.shard_paths
-        )
+
+        def count(shard: Place) -> int:
+            return pa.compute.sum(self._wanted(read_shard(shard, ["patient_id"]))).as_py() or 0
+
+        return sum(side_by_side(count, self.dataset.shard_paths))
 
     @property
     def bytes(self) -> int:

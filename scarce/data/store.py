@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +27,10 @@ from scarce.data.schema import (
 )
 from scarce.errors import UserError
 from scarce.files import atomic_path, stable_hash, write_json
+from scarce.storage import Place, connect, explained, place_of, read_bytes, side_by_side
 
 _PICTURES = ("pixels", "lungs")  # columns that are no metadata
+_SHARDS_AHEAD = 3  # read from a bucket while one is worked on; 34 MB each at 256 pixels a side
 
 
 def shard_name(index: int) -> str:
@@ -131,13 +134,13 @@ def lung_column(lungs: np.ndarray) -> pa.Array:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A whole converted dataset on disk."""
+    """A whole converted dataset, on a disk or in a bucket."""
 
-    path: Path
+    path: Place
     manifest: Manifest
 
     @property
-    def shard_paths(self) -> list[Path]:
+    def shard_paths(self) -> list[Place]:
         """The shards in row order."""
         return [self.path / shard.name for shard in self.manifest.shards]
 
@@ -147,6 +150,26 @@ class Dataset:
         `labels` and `boxes` hold lists, or None; `age` and `jpeg_quality` are float32, NaN where null.
         """
         return _read_metadata(self.shard_paths)
+
+    def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some columns of all rows in order, a few hundred rows at a time.
+
+        From a bucket the next shards come while one is worked on.
+        """
+        if isinstance(self.path, Path):
+            for shard in self.shard_paths:
+                groups = pq.ParquetFile(shard)
+                for group in range(groups.num_row_groups):
+                    yield groups.read_row_group(group, columns=list(columns))
+            return
+        with ThreadPoolExecutor(_SHARDS_AHEAD) as pool:
+            coming: deque[Future[pa.Table]] = deque()
+            for shard in self.shard_paths:
+                coming.append(pool.submit(read_shard, shard, columns))
+                if len(coming) > _SHARDS_AHEAD:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
 
     def pixels(self, rows: np.ndarray | None = None) -> np.ndarray:
         """Images as uint8 [N, size, size]: all of them, or the given row numbers in the given order."""
@@ -173,30 +196,25 @@ class Dataset:
         for path, start, (first, last) in zip(self.shard_paths, starts[:-1], pairwise(bounds), strict=True):
             here = order[first:last]
             if len(here):
-                column = pq.read_table(path, columns=[name])[name].combine_chunks()
+                column = read_shard(path, [name])[name].combine_chunks()
                 values[here] = _byte_array(column)[wanted[here] - start]
                 null[here] = column.is_null().to_numpy(zero_copy_only=False)[wanted[here] - start]
         return values, null
 
 
-def open_dataset(path: Path | str) -> Dataset:
-    """Open a converted dataset; `UserError` where there is none, or where a shard is missing or cut short."""
-    folder = Path(path).absolute()
-    manifest_path = folder / MANIFEST_NAME
-    if not manifest_path.is_file():
-        raise UserError(
-            f"no converted dataset in {folder}: expected {MANIFEST_NAME} there. "
-            "Make one with `scarce convert nih|padchest|folder --source DIR --out DIR`"
-        )
-    try:
-        manifest = Manifest.from_json(json.loads(manifest_path.read_text(encoding="utf-8")))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{manifest_path} is not a dataset manifest ({error}): convert the dataset again") from error
-    for shard in manifest.shards:
-        try:
-            footer = pq.read_metadata(folder / shard.name)
-        except (OSError, pa.ArrowException) as error:
-            raise UserError(f"{folder / shard.name} is missing or damaged: run the conversion again") from error
+def open_dataset(path: Place | str) -> Dataset:
+    """Open a converted dataset, given by its folder or URL.
+
+    Raises:
+        UserError: there is none, a shard is missing or cut short, or the bucket can't be used.
+    """
+    folder = place_of(path) if isinstance(path, str | Path) else path
+    with explained(folder):
+        manifest = _read_manifest(folder)
+        footers = side_by_side(_read_footer, [folder / shard.name for shard in manifest.shards])
+    for shard, footer in zip(manifest.shards, footers, strict=True):
+        if footer is None:
+            raise UserError(f"{folder / shard.name} is missing or damaged: run the conversion again")
         if footer.num_rows != shard.rows:
             raise UserError(
                 f"{folder / shard.name} holds {footer.num_rows} images, expected {shard.rows}: run the conversion again"
@@ -209,6 +227,40 @@ def open_dataset(path: Path | str) -> Dataset:
     return Dataset(folder, manifest)
 
 
+def read_shard(shard: Place, columns: Sequence[str]) -> pa.Table:
+    """Some columns of a shard."""
+    filesystem, path = connect(shard)
+    with explained(shard):
+        return pq.read_table(path, columns=list(columns), filesystem=filesystem)
+
+
+def _read_manifest(folder: Place) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        return Manifest.from_json(json.loads(read_bytes(path)))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(
+            f"no converted dataset in {folder}: expected {MANIFEST_NAME} there"
+            f"{'' if isinstance(folder, Path) else ', found none, or no such bucket'}. "
+            "Make one with `scarce convert nih|padchest|folder --source DIR --out DIR`"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a dataset manifest ({error}): convert the dataset again") from error
+
+
+def _read_footer(shard: Place) -> pq.FileMetaData | None:
+    """What a shard says of itself; None if it is missing or damaged."""
+    filesystem, path = connect(shard)
+    try:
+        return pq.read_metadata(path, filesystem=filesystem)
+    except (FileNotFoundError, pa.ArrowException):
+        return None
+    except OSError:
+        if isinstance(shard, Path):
+            return None
+        raise
+
+
 def _byte_array(column: pa.Array) -> np.ndarray:
     """Zero-copy view of a fixed-size-binary array as uint8 [N, width] (read-only); nulls are any bytes."""
     width = column.type.byte_width
@@ -216,9 +268,9 @@ def _byte_array(column: pa.Array) -> np.ndarray:
     return data[column.offset * width : (column.offset + len(column)) * width].reshape(len(column), width)
 
 
-def _read_metadata(paths: Sequence[Path]) -> pd.DataFrame:
+def _read_metadata(paths: Sequence[Place]) -> pd.DataFrame:
     names = [name for name in image_schema(1).names if name not in _PICTURES]
-    table = pa.concat_tables([pq.read_table(path, columns=names) for path in paths])
+    table = pa.concat_tables(side_by_side(lambda path: read_shard(path, names), paths))
     frame: pd.DataFrame = table.drop_columns(["labels", "boxes"]).to_pandas()
     frame["jpeg_quality"] = frame["jpeg_quality"].astype(np.float32)  # the same type with and without nulls
     frame["labels"] = pd.Series(table["labels"].to_pylist(), dtype=object)
