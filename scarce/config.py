@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from scarce.audit_config import SweepAuditConfig
 from scarce.errors import UserError
 from scarce.fewshot.baselines_config import BaselinesConfig
 from scarce.fewshot.protocol import ProtocolConfig
-from scarce.files import folder_of_run
+from scarce.files import check_run_name, folder_of_run
+
+if TYPE_CHECKING:
+    from scarce.storage import Place
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class RunConfig:
     name: str = ""
     """The run's folder under --out; empty: <script>-<pretraining hospital>-<target hospital>."""
     out: str = "runs"
-    """Folder of all runs."""
+    """Folder of all runs, or its URL: s3://bucket/runs, gs://bucket/runs (docs/storage.md)."""
     resume: bool = False
     """Go on with the run of this name, which must have been started with the same settings."""
     address: str = ""
@@ -220,12 +222,16 @@ class MethodsConfig:
         )
 
 
-def run_folder(data: DataConfig, run: RunConfig, experiment: str) -> Path:
-    """The absolute path of the run's folder."""
-    from scarce.storage import place_of  # here, as Arrow costs a tenth of a second at --help
+def run_folder(data: DataConfig, run: RunConfig, experiment: str) -> "Place":
+    """The absolute path of the run's folder, or its URL."""
+    from scarce.storage import Remote, place_of  # here, as Arrow costs a tenth of a second at --help
 
     hospitals = [place_of(path).name for path in (data.pretrain, data.target)]
-    return folder_of_run(run.out, run.name or "-".join([experiment, *hospitals]))
+    place, name = place_of(run.out), run.name or "-".join([experiment, *hospitals])
+    if isinstance(place, Remote):
+        check_run_name(name)
+        return place / name
+    return folder_of_run(run.out, name)
 
 
 # The defaults end in minutes on two CPU cores; these are the reference runs' on one L4, with a few days at hand.

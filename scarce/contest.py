@@ -31,6 +31,7 @@ from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json, write_text
 from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
+from scarce.mirror import Mirror, open_mirror
 from scarce.packed_trials import step_ends
 from scarce.pairing import Hospitals
 from scarce.pretrain import Recipe, build_method, count_held_out, steps_an_epoch
@@ -75,7 +76,8 @@ def run_contest(config: MethodsConfig) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C; the same command with `--resume` goes on from there.
     """
     prepare_ray()
-    folder = run_folder(config.data, config.run, "methods")
+    run = open_mirror(run_folder(config.data, config.run, "methods"))
+    folder = run.folder
     names = tuple(config.methods or REGISTRY)
     hospitals = Hospitals.open(config.data)
     fractions, size = config.protocol.fractions, config.image_size
@@ -85,31 +87,32 @@ def run_contest(config: MethodsConfig) -> Path:
     if config.audits.other:
         open_hospital(config.audits.other)  # one that is not there is refused before hours of training
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=size)
-    check_folder(folder, config, hospitals.digests)
+    check_folder(run, config, hospitals.digests)
 
-    with local_cluster(address=config.run.address or None) as dashboard:
+    with local_cluster(address=config.run.address or None) as dashboard, run.pushing():
         print(f"Ray dashboard: {dashboard}")
-        print(f"TensorBoard:   tensorboard --logdir {folder}")
+        print(f"TensorBoard:   tensorboard --logdir {run}")
         plan = plan_resources(config.resources, cluster_nodes(config.run.autoscale))
-        prepare_folder(folder, config, hospitals.digests)
+        prepare_folder(run, config, hospitals.digests)
         feed, _ = hospitals.load_feed(fractions, size, plan.holds_worker)
         epochs = calibrate(config, names, folder, plan, feed)
         outcomes = {}
         for name in names:
-            outcomes[name] = run_method(config, name, epochs[name], folder / name, hospitals, plan, feed, val_task)
+            outcomes[name] = run_method(config, name, epochs[name], run / name, hospitals, plan, feed, val_task)
             print(f"{name}: {outcomes[name].status} after {outcomes[name].seconds:.0f} s of training", flush=True)
 
     test_task = build_task(hospitals.target, config.protocol, held_out="test", largest_size=size)
-    ranking = rank(config, outcomes, folder, hospitals, images, plan, test_task)
+    ranking = rank(config, outcomes, run, hospitals, images, plan, test_task)
     write_json(folder / "ranking.json", ranking)
     plot_ranking(folder / "ranking.png", ranking)
-    export_leader(config, ranking, outcomes, folder, hospitals, images, plan)
+    export_leader(config, ranking, outcomes, run, hospitals, images, plan)
     text = ranking_markdown(ranking, {name: asdict(outcome) for name, outcome in outcomes.items()})
     if config.audits.audit:
         print("auditing the leader: anatomy or shortcut?", flush=True)
         text += f"\n{audit_markdown(audit_run(folder, config.audits))}"
     write_text(folder / "ranking.md", text)
-    print(f"\n{text}\nWritten to {folder}")
+    run.push()
+    print(f"\n{text}\nWritten to {run}")
     return folder
 
 
@@ -169,19 +172,19 @@ def run_method(
     config: MethodsConfig,
     name: str,
     epochs: float,
-    folder: Path,
+    run: Mirror,
     hospitals: Hospitals,
     plan: Plan,
     feed: Feed,
     val_task: Task,
 ) -> Outcome:
     """Search a method's settings, then train with the best ones from fresh seeds. What failed is said, not raised."""
-    path = folder / METHOD_NAME
+    path = run.folder / METHOD_NAME
     if path.exists():
         return Outcome(**json.loads(path.read_text()))
     pretrain = pretrain_config(config, name, epochs)
     space = method_space(pretrain)
-    context = _context(config, pretrain, folder / "search", hospitals, feed.images, plan)
+    context = _context(config, pretrain, run / "search", hospitals, feed.images, plan)
     defaults = values_of(context.base, space)
     quicker = {**defaults, "optimiser.lr": context.base.recipe.optimiser.lr * SHORT_RUN_RATE}
     points = [defaults, quicker][: config.trials]
@@ -197,7 +200,7 @@ def run_method(
     else:
         best = max(alive, key=lambda record: (record.best[METRIC], record.identity))
         seeds = tuple(range(config.seed + 1, config.seed + 1 + config.seeds))
-        repeated = repeat(config, pretrain, best.sampled, seeds, folder / "seeds", hospitals, plan, feed, val_task)
+        repeated = repeat(config, pretrain, best.sampled, seeds, run / "seeds", hospitals, plan, feed, val_task)
         spent += sum(training_seconds(record, config.batch_size) for record in repeated)
         kept = tuple(sorted(record.settings["recipe"]["pretrain"]["seed"] for record in repeated))
         status, reason = "done", ""
@@ -213,24 +216,24 @@ def repeat(
     pretrain: PretrainConfig,
     chosen: Mapping[str, Value],
     seeds: Sequence[int],
-    folder: Path,
+    run: Mirror,
     hospitals: Hospitals,
     plan: Plan,
     feed: Feed,
     val_task: Task,
 ) -> list[TrialRecord]:
     """Train with the chosen settings from each pretraining seed; the runs that came to an end."""
-    context = _context(config, pretrain, folder, hospitals, feed.images, plan, chosen)
+    context = _context(config, pretrain, run, hospitals, feed.images, plan, chosen)
     points: list[dict[str, Value]] = [{"pretrain.seed": seed} for seed in seeds]
     space: dict[str, Dimension] = {"pretrain.seed": Choice(tuple(seeds))}
     search(context, space, plan, feed, val_task, points=points, trials=len(points), prune=False)
-    return [record for record in read_trials(folder) if record.last["epoch"] >= pretrain.epochs]
+    return [record for record in read_trials(run.folder) if record.last["epoch"] >= pretrain.epochs]
 
 
 def _context(
     config: MethodsConfig,
     pretrain: PretrainConfig,
-    folder: Path,
+    run: Mirror,
     hospitals: Hospitals,
     images: int,
     plan: Plan,
@@ -238,7 +241,7 @@ def _context(
 ) -> TrialContext:
     sweep = SweepConfig(config.data, pretrain, config.resources, config.protocol, run=config.run)
     base = replace(override(default_settings(pretrain, images), chosen or {}), probes=(ProbeConfig(),))
-    return TrialContext(sweep, base, hospitals.digests, folder, plan.cpus, plan.gpus)
+    return TrialContext(sweep, base, hospitals.digests, run.folder, plan.cpus, plan.gpus, run)
 
 
 def training_seconds(record: TrialRecord, batch_size: int) -> float:
@@ -253,7 +256,7 @@ def training_seconds(record: TrialRecord, batch_size: int) -> float:
 def rank(
     config: MethodsConfig,
     outcomes: Mapping[str, Outcome],
-    folder: Path,
+    run: Mirror,
     hospitals: Hospitals,
     images: int,
     plan: Plan,
@@ -269,7 +272,7 @@ def rank(
         if outcome.status != "done":
             continue
         pretrain = pretrain_config(config, name, outcome.epochs)
-        context = _context(config, pretrain, folder / name / "seeds", hospitals, images, plan, outcome.chosen)
+        context = _context(config, pretrain, run / name / "seeds", hospitals, images, plan, outcome.chosen)
         scores[name], reference[name] = [], []
         for seed in outcome.seeds:
             trained = load_trained_backbone(context, context.settings({"pretrain.seed": seed})).to(device)
@@ -292,7 +295,7 @@ def export_leader(
     config: MethodsConfig,
     ranking: Mapping[str, Any],
     outcomes: Mapping[str, Outcome],
-    folder: Path,
+    run: Mirror,
     hospitals: Hospitals,
     images: int,
     plan: Plan,
@@ -301,8 +304,8 @@ def export_leader(
     leader = ranking["methods"][0]
     name, outcome = leader["method"], outcomes[leader["method"]]
     pretrain = pretrain_config(config, name, outcome.epochs)
-    context = _context(config, pretrain, folder / name / "seeds", hospitals, images, plan, outcome.chosen)
+    context = _context(config, pretrain, run / name / "seeds", hospitals, images, plan, outcome.chosen)
     settings = context.settings({"pretrain.seed": outcome.seeds[0]})
     test = {key: leader[key] for key in ("auc", "ci_low", "ci_high")}
     trained = load_trained_backbone(context, settings)
-    export_chosen(folder, trained, settings, ProbeConfig(), hospitals, context, test)
+    export_chosen(run.folder, trained, settings, ProbeConfig(), hospitals, context, test)

@@ -42,17 +42,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
+def check_run_name(name: str) -> None:
+    """`UserError` if the name of a run is none of one folder."""
+    if name in (".", "..") or not name.strip() or "/" in name or not name.isprintable() or len(os.fsencode(name)) > 200:
+        raise UserError(
+            f"--name {name!r}: expected the name of one folder below --out, of at most 200 bytes, without slashes and "
+            "line ends"
+        )
+
+
 def folder_of_run(out: str, name: str) -> Path:
     """The absolute path of the folder of a run of this name, which need not exist.
 
     Raises:
         UserError: the name is none of one folder, or `out` is something else than a folder that can be written to.
     """
-    if name in (".", "..") or not name.strip() or "/" in name or not name.isprintable() or len(os.fsencode(name)) > 200:
-        raise UserError(
-            f"--name {name!r}: expected the name of one folder below --out, of at most 200 bytes, without slashes and "
-            "line ends"
-        )
+    check_run_name(name)
     folder = (Path(out) / name).absolute()
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir():

@@ -27,7 +27,9 @@ from scarce.trials import TrialRecord
 def load_trained_backbone(context: TrialContext, settings: Settings) -> Backbone:
     """The backbone of a trial's best checkpoint, on the CPU, in eval mode."""
     method = build_method(settings.recipe)
-    state = load_checkpoint(context.trial_folder(settings) / BEST_NAME, torch.device("cpu"))
+    path = context.trial_folder(settings) / BEST_NAME
+    context.mirror.pull_file(path)
+    state = load_checkpoint(path, torch.device("cpu"))
     method.load_state_dict(state["method"])
     return method.backbone.eval()
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol
 from scarce.config import RunConfig
 from scarce.errors import UserError
 from scarce.files import write_json
+from scarce.mirror import Mirror
 from scarce.provenance import describe_environment
 
 CONFIG_NAME = "config.json"
@@ -26,28 +27,30 @@ class RunSettings(Protocol):
         """Name, folder, resume or not."""
 
 
-def prepare_folder(folder: Path, config: RunSettings, digests: tuple[str, ...]) -> None:
+def prepare_folder(run: Mirror, config: RunSettings, digests: tuple[str, ...]) -> None:
     """Make the run's folder with its config.json, or check that a run to resume was started with the same settings."""
-    check_folder(folder, config, digests)
-    if not (folder / CONFIG_NAME).exists():
-        write_json(folder / CONFIG_NAME, {**_settings(config, digests), "environment": describe_environment()})
+    check_folder(run, config, digests)
+    path = run.folder / CONFIG_NAME
+    if not path.exists():
+        write_json(path, {**_settings(config, digests), "environment": describe_environment()})
+        run.push_first(path)
 
 
-def check_folder(folder: Path, config: RunSettings, digests: tuple[str, ...]) -> None:
+def check_folder(run: Mirror, config: RunSettings, digests: tuple[str, ...]) -> None:
     """Whether the run can begin, or go on, in this folder. Writes nothing.
 
     Raises:
         UserError: there is a run already, or none to resume, or one with other settings, or one that others may have
             changed: Ray Tune keeps its state in pickles, and reading those runs what they say.
     """
-    path = folder / CONFIG_NAME
+    path = run.folder / CONFIG_NAME
     if not path.exists():
         if config.run.resume:
-            raise UserError(f"nothing to resume in {folder}: start the run without --resume")
+            raise UserError(f"nothing to resume in {run}: start the run without --resume")
         return
     if not config.run.resume:
-        raise UserError(f"{folder} holds a run already: go on with it by --resume, or choose another --name")
-    _refuse_foreign(folder)
+        raise UserError(f"{run} holds a run already: go on with it by --resume, or choose another --name")
+    _refuse_foreign(run.folder)
     settings = _settings(config, digests)
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
@@ -59,7 +62,7 @@ def check_folder(folder: Path, config: RunSettings, digests: tuple[str, ...]) ->
     for part in settings:
         if before[part] != settings[part]:
             raise UserError(
-                f"{folder} was started with other settings ({_first_difference(before[part], settings[part])}): "
+                f"{run} was started with other settings ({_first_difference(before[part], settings[part])}): "
                 "resume with the same ones, or choose another --name"
             )
 

@@ -103,6 +103,7 @@ def search(
             ),
         )
     results = tuner.fit()
+    context.mirror.pull_reports()
     return {
         context.trial_folder(context.settings(result.config or {})).name: str(result.error).strip().rpartition("\n")[2]
         for result in map(results.__getitem__, range(len(results)))

@@ -185,7 +185,10 @@ def list_files(place: Remote) -> dict[str, int]:
     """The files below a folder by their names relative to it, with their sizes in bytes; empty if there are none."""
     filesystem, path = connect(place)
     found = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    return {info.path.removeprefix(f"{path}/"): info.size for info in found if info.is_file}
+    files = {info.path.removeprefix(f"{path}/"): info.size for info in found if info.is_file}
+    if strange := [name for name in files if ".." in name.split("/")]:  # would be written outside of a local copy
+        raise UserError(f"{place} holds a file of the name {strange[0]!r}: expected none with .. in it; remove it")
+    return files
 
 
 def side_by_side(function: Callable[[Key], Value], keys: Iterable[Key]) -> list[Value]:
@@ -203,12 +206,12 @@ def explained(place: Place) -> Iterator[None]:
         if isinstance(place, Path):
             raise
         raise UserError(
-            f"{place} can't be used ({_reason(error)}): check the bucket's name and region, your credentials and the "
+            f"{place} can't be used ({reason_of(error)}): check the bucket's name and region, your credentials and the "
             "network"
         ) from error
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What Arrow's errors say, without what its libraries add."""
     text = " ".join(str(error).split()).partition(" error_info=")[0].partition("; Details:")[0]
     return text.rpartition("AWS Error ")[2].rpartition("with a last message of ")[2][:300]

@@ -17,6 +17,7 @@ from scarce.fewshot.imagenet import DOWNLOAD, load_imagenet
 from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
+from scarce.mirror import BOARDS, open_mirror
 from scarce.outlook import look_ahead
 from scarce.pairing import Hospitals
 from scarce.pareto import choose_trial
@@ -51,7 +52,8 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     prepare_ray()
     started = time.monotonic()
     budget, prices = open_budget(config.search)
-    folder = run_folder(config.data, config.run, "ssl_aug")
+    mirror = open_mirror(run_folder(config.data, config.run, "ssl_aug"))
+    folder = mirror.folder
     hospitals = Hospitals.open(config.data)
     fractions, image_size = config.protocol.fractions, config.pretrain.image_size
     held_out = hospitals.patients_to_leave_out(fractions)
@@ -66,13 +68,13 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     warm = open_warm_start(folder, config, base, space, hospitals.digests)
     print(check_disk(folder, base.recipe, config.search.trials))
     val_task = build_task(hospitals.target, config.protocol, held_out="val", largest_size=image_size)
-    check_folder(folder, config, hospitals.digests)
+    check_folder(mirror, config, hospitals.digests)
 
-    with local_cluster(address=config.run.address or None) as dashboard:
+    with local_cluster(address=config.run.address or None) as dashboard, mirror.pushing():
         print(f"Ray dashboard: {dashboard}")
-        print(f"TensorBoard:   tensorboard --logdir {folder / 'tensorboard'}")
+        print(f"TensorBoard:   tensorboard --logdir {mirror.place(folder / BOARDS)}")
         plan = plan_resources(config.search, cluster_nodes(config.run.autoscale))
-        prepare_folder(folder, config, hospitals.digests)
+        prepare_folder(mirror, config, hospitals.digests)
         if warm.runs:
             write_json(folder / WARM_START_NAME, asdict(warm))
             print("\n".join(warm.lines))
@@ -81,7 +83,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         feed, leak_check = hospitals.load_feed(fractions, image_size, plan.holds_worker)
         print(f"{feed.images} images to pretrain on, {plan.concurrent} trial(s) at a time")
         print(f"{len(val_task.findings)} findings: {', '.join(val_task.findings)}", flush=True)
-        context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus)
+        context = TrialContext(config, base, hospitals.digests, folder, plan.cpus, plan.gpus, mirror)
         spending.tick("preparation")
         spending.save()
         failed = search(
@@ -123,7 +125,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     spending.tick("final")
     audits = config.audits.audit
     if audits and budget.seconds_left(spending.seconds, spending.usd, spending.usd_per_hour) <= 0:
-        print(f"the budget is spent before the audits: `scarce audit {folder}` makes them", flush=True)
+        print(f"the budget is spent before the audits: `scarce audit {mirror}` makes them", flush=True)
         audits = False
     if audits:
         print("auditing it: anatomy or shortcut?", flush=True)
@@ -144,5 +146,6 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     write_json(folder / SUMMARY_NAME, summary)
     text = summary_markdown(summary, trials)
     write_text(folder / "summary.md", text)
-    print(f"\n{text}\nWritten to {folder}\n{cost_line(summary['cost'])}")
+    mirror.push()
+    print(f"\n{text}\nWritten to {mirror}\n{cost_line(summary['cost'])}")
     return folder

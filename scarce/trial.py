@@ -27,6 +27,7 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
+from scarce.mirror import BOARDS, NOT_MIRRORED, TRIALS, Mirror
 from scarce.pretrain import Metrics, pretrain
 from scarce.settings import Settings, Value, override
 from scarce.trials import PROBE_PREFIX, SETTINGS_NAME
@@ -45,6 +46,7 @@ class TrialContext:
     folder: Path  # of the run, absolute
     cpus: float  # of a training worker
     gpus: float  # of a training worker; a share of one GPU, or several
+    mirror: Mirror = NOT_MIRRORED  # of `folder`
 
     def settings(self, sampled: Mapping[str, Value]) -> Settings:
         """The settings of the trial that the sampler chose these values for."""
@@ -52,7 +54,7 @@ class TrialContext:
 
     def trial_folder(self, settings: Settings) -> Path:
         """Where that trial keeps its checkpoints: its identity is its address."""
-        return self.folder / "trials" / settings.identity(self.data_digests, self.config.protocol)
+        return self.folder / TRIALS / settings.identity(self.data_digests, self.config.protocol)
 
 
 def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, task: Task) -> None:
@@ -64,6 +66,7 @@ def run_trial(sampled: dict[str, Value], *, context: TrialContext, feed: Feed, t
     settings = context.settings(sampled)
     folder = context.trial_folder(settings)
     write_json(folder / SETTINGS_NAME, {"sampled": sampled, "settings": asdict(settings)})
+    context.mirror.push_file(folder / SETTINGS_NAME)
     gc.collect()  # the trial before in this process has left reference cycles, and with them memory of the GPU
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -119,6 +122,7 @@ def train_worker(
     device = worker_device(context.gpus)
     recipe, folder = settings.recipe, context.trial_folder(settings)
     stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
+    context.mirror.pull_trial(folder)
 
     def evaluate(backbone: nn.Module) -> Metrics:
         def features_of(images: np.ndarray) -> np.ndarray:
@@ -135,11 +139,12 @@ def train_worker(
         with recorded_attempt(folder):
             pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
         return
-    board_folder = context.folder / "tensorboard" / folder.name
+    board_folder = context.folder / BOARDS / folder.name
     with recorded_attempt(folder), BoardWriter(board_folder, sampled, objectives) as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)
+            context.mirror.push_trial(folder, board_folder)
             report({**metrics, "trial": folder.name})
 
         pretrain(

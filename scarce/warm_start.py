@@ -21,6 +21,7 @@ from scarce.errors import UserError
 from scarce.run_files import CONFIG_NAME
 from scarce.settings import Settings, Value, override, values_of
 from scarce.space import Choice, Dimension
+from scarce.storage import require_path
 from scarce.trials import TrialRecord, read_trials
 
 TABLE_NAME = "trials.parquet"
@@ -140,6 +141,7 @@ def read_run(
     name: str, config: SweepConfig, base: Settings, space: Mapping[str, Dimension], digests: Sequence[str]
 ) -> EarlierRun:
     """Read one earlier run, the folder of a finished one or its trials.parquet; arguments as in `open_warm_start`."""
+    require_path("--warm-start", name, "copy the run's folder here first")
     path = Path(name) / TABLE_NAME if Path(name).is_dir() else Path(name)
     if not path.exists():
         raise UserError(f"--warm-start {name}: no {path}; expected the folder of a finished run of sweeps/ssl_aug.py")
