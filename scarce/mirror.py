@@ -13,6 +13,7 @@ set back to it.
 
 import fcntl
 import filecmp
+import json
 import shutil
 import threading
 import time
@@ -269,8 +270,16 @@ def _bring(folder: Path, remote: Remote) -> None:
 
     A checkpoint never changes, and an event file only grows: those of the same size are there already. The best
     checkpoint is one of the others: the bucket makes the copy.
+
+    Raises:
+        RuntimeError: what is there is no earlier state of this folder. A process that outlives the loss of its head
+            must not undo what the run has done since.
     """
     there, files = list_files(remote), _files(folder)
+    if HISTORY_NAME in there:
+        before, now = json.loads(read_bytes(remote / HISTORY_NAME)), json.loads(files[HISTORY_NAME].read_bytes())
+        if now[: len(before)] != before:
+            raise RuntimeError(f"another process has worked on {remote}: this one must not go on")
     new = {name for name, path in files.items() if name.endswith(".json") or there.get(name) != path.stat().st_size}
     best = files.get(BEST_NAME)
     twins = {name for name in new - {BEST_NAME} if best is not None and _same(files[name], best)}

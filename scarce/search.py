@@ -9,7 +9,7 @@ from scarce.budget_hook import BudgetHook
 from scarce.data.feed import Feed
 from scarce.fewshot.task import Task
 from scarce.optuna_space import make_sampler, to_distributions
-from scarce.pruner import Pruner
+from scarce.pruner import RUNGS_NAME, Pruner
 from scarce.report.console import TrialLines
 from scarce.resources import Plan
 from scarce.searcher import METRIC, Searcher
@@ -69,6 +69,10 @@ def search(
     path = str(context.folder / TUNE_NAME)
     if config.run.resume and tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=False)
+        restored = tuner._local_tuner._tune_config  # Ray has no public way to what was pickled with the old folder
+        restored.search_alg.folder = context.folder
+        if isinstance(restored.scheduler, Pruner):
+            restored.scheduler.path = context.folder / RUNGS_NAME
     else:
         searcher = Searcher(
             to_distributions(space),

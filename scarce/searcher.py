@@ -113,7 +113,9 @@ class Searcher(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         """Load a snapshot, then add the trials that have finished since it was taken."""
+        folder = self.folder  # may have moved since then
         super().restore(checkpoint_path)
+        self.folder = folder
         known = [trial.params for trial in self._study.trials if EARLIER not in trial.user_attrs]
         for record in read_trials(self.folder):
             if record.last["epoch"] >= self.epochs and record.sampled not in known:

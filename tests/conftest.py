@@ -28,6 +28,7 @@ RAY_FILES = (
     "test_node_faults.py",
     "test_spanning.py",
     "test_autoscaler.py",
+    "test_bucket_runs.py",
 )
 
 

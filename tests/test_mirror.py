@@ -89,7 +89,11 @@ def test_a_trial_goes_on_elsewhere(run: Mirror) -> None:
     report(moved, 50)
     elsewhere.push_trial(moved, moved)
 
-    report(trial, 50, best=True)  # of a process that was cut off, and did not know it
+    report(trial, 50, best=True)  # of a process that was cut off, and did not know it: the weights may be others
+    history = json.loads((trial / "history.json").read_text())
+    write(trial / "history.json", json.dumps([*history[:-1], history[-1] | {"val_auc": 0.6}]))
+    with pytest.raises(RuntimeError, match="another process"):
+        here.push_trial(trial, board)
     here, _, _ = trial_of(run)
     here.pull_trial(trial)
     assert content(trial) == content(moved)
