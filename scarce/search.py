@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray import tune
 
@@ -69,7 +70,8 @@ def search(
     path = str(context.folder / TUNE_NAME)
     if config.run.resume and tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=False)
-        restored = tuner._local_tuner._tune_config  # Ray has no public way to what was pickled with the old folder
+        # Ray has no public way to what was pickled with the run's folder of then.
+        restored: Any = vars(tuner)["_local_tuner"]._tune_config
         restored.search_alg.folder = context.folder
         if isinstance(restored.scheduler, Pruner):
             restored.scheduler.path = context.folder / RUNGS_NAME

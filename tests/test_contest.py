@@ -25,6 +25,7 @@ from scarce.data.store import open_dataset
 from scarce.errors import UserError
 from scarce.fewshot.task import build_task
 from scarce.methods import REGISTRY
+from scarce.mirror import Mirror
 from scarce.pairing import Hospitals
 from scarce.resources import Plan
 from scarce.settings import default_settings, override
@@ -154,7 +155,7 @@ def test_a_method_without_a_living_trial_is_named_with_its_reason(
     monkeypatch.setattr(contest, "read_trials", lambda _: records)
     feed = type("Images", (), {"images": 100})()
     task = build_task(hospitals.target, config.protocol, held_out="val")
-    outcome = run_method(config, "simclr", 1.0, tmp_path, hospitals, Plan(1, 0, 1, 2), feed, task)
+    outcome = run_method(config, "simclr", 1.0, Mirror(tmp_path), hospitals, Plan(1, 0, 1, 2), feed, task)
     assert outcome.status == status
     assert reason in outcome.reason
     assert outcome.seconds == (8 * 16 / 64 if collapsed else 0)
