@@ -130,7 +130,7 @@ def test_a_lost_head_loses_no_report(
     os.kill(process.pid, signal.SIGKILL)
     process.communicate(timeout=PATIENCE)
     before = histories(there)
-    shutil.rmtree(tmp_path / "cache")
+    shutil.rmtree(tmp_path / "cache", ignore_errors=True)  # a trial outlives its driver for a moment
     assert not (there / "summary.json").exists()
 
     monkeypatch.setenv("SCARCE_CACHE", str(tmp_path / "another machine's"))
@@ -141,7 +141,7 @@ def test_a_lost_head_loses_no_report(
         assert histories(there)[identity][: len(reports)] == reports
     reported = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line and "loss" in line]
     assert len(reported) <= sum(map(len, histories(there).values()))  # no report is made twice
-    assert not (tmp_path / "cache" / "runs").exists()
+    assert not list(tmp_path.glob("cache/**/rungs.jsonl"))  # nor is what Tune pickled still of the lost folder
     summaries = [json.loads((path / "summary.json").read_text()) for path in (there, undisturbed)]
     assert summaries[0]["chosen"] == summaries[1]["chosen"]
 
