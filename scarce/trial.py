@@ -48,6 +48,11 @@ class TrialContext:
     gpus: float  # of a training worker; a share of one GPU, or several
     mirror: Mirror = NOT_MIRRORED  # of `folder`
 
+    @property
+    def run(self) -> str:
+        """What names the run wherever it goes on."""
+        return self.mirror.remote.base if self.mirror.remote else str(self.folder)
+
     def settings(self, sampled: Mapping[str, Value]) -> Settings:
         """The settings of the trial that the sampler chose these values for."""
         return override(self.base, sampled)
