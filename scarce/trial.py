@@ -141,11 +141,12 @@ def train_worker(
         return {**metrics, **{f"{PROBE_PREFIX}{name}": value for name, value in asdict(probe).items()}}
 
     if rank() != 0:
-        with recorded_attempt(folder):
+        with context.mirror.bringing_attempts(folder), recorded_attempt(folder):
             pretrain(recipe, feed.open(), folder, device=device, report=report, stop_on_collapse=stop)
         return
     board_folder = context.folder / BOARDS / folder.name
-    with recorded_attempt(folder), BoardWriter(board_folder, sampled, objectives) as board:
+    board_writer = BoardWriter(board_folder, sampled, objectives)
+    with context.mirror.bringing_attempts(folder), recorded_attempt(folder), board_writer as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)
