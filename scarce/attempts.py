@@ -18,11 +18,13 @@ import ray
 from scarce.distributed import rank
 from scarce.files import write_json
 
+ATTEMPTS_NAME = "attempts"
+
 
 @contextmanager
 def recorded_attempt(folder: Path) -> Iterator[None]:
     """Record in a trial's folder that this worker is on it, and when it leaves it for any reason but its death."""
-    path = folder / f"attempt-{time.time_ns():020d}-{rank()}.json"
+    path = folder / ATTEMPTS_NAME / f"{time.time_ns():020d}-{rank()}.json"
     attempt = {"worker": rank(), "node": socket.gethostname(), "node_id": "", "gpus": [], "pid": os.getpid()}
     if ray.is_initialized():
         context = ray.get_runtime_context()
@@ -41,7 +43,7 @@ def read_attempts(folder: Path) -> list[dict[str, Any]]:
     Each has `worker` (its rank), `node` (host name), `node_id` (Ray's), `gpus` (Ray's ids of them on that node), `pid`,
     `started` and `ended` (seconds since 1970; None if it was killed or goes on).
     """
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("attempt-*.json"))]
+    return [json.loads(path.read_text()) for path in sorted((folder / ATTEMPTS_NAME).glob("*.json"))]
 
 
 def describe_last(attempts: list[dict[str, Any]]) -> dict[str, Any]:

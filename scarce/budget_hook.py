@@ -20,7 +20,7 @@ TICK_S = 1.0  # seconds between two looks at the nodes and the trials
 OUT_OF_BUDGET = "out_of_budget"  # marks the last result of a trial that was stopped for the budget
 
 
-_hooks: dict[str, "BudgetHook"] = {}  # this process's, by the run's folder
+_hooks: dict[str, "BudgetHook"] = {}  # this process's, by `TrialContext.run`
 
 
 class BudgetHook(Callback, Stopper):
@@ -48,7 +48,7 @@ class BudgetHook(Callback, Stopper):
         self._reports: dict[str, tuple[float, float]] = {}  # by identity: when the last came, and its step
         self._projected: dict[str, float] = {}  # by identity: seconds of the whole trial at its present speed
         self._said = False
-        _hooks[str(context.folder)] = self
+        _hooks[context.run] = self
 
     def __reduce__(self) -> Any:
         return _hook_of, (self.context, self.plan, self.budget, self.prices)
@@ -200,4 +200,4 @@ class BudgetHook(Callback, Stopper):
 
 def _hook_of(context: TrialContext, plan: Plan, budget: Budget, prices: Prices) -> BudgetHook:
     """The run's hook of this process, made if there is none."""
-    return _hooks.get(str(context.folder)) or BudgetHook(context, plan, budget, prices)
+    return _hooks.get(context.run) or BudgetHook(context, plan, budget, prices)

@@ -114,7 +114,7 @@ class Convert:
 class Describe:
     """Print counts by finding, view, sex, age and patient of a converted dataset, and statistics of its pixels."""
 
-    dataset: Positional[str]
+    dataset: Annotated[Positional[str], arg(metavar="DATASET")]
     """Folder of the converted dataset, or its URL, such as s3://bucket/nih."""
 
     def run(self) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from scarce.attempts import ATTEMPTS_NAME
 from scarce.checkpoint import BEST_NAME, HISTORY_NAME
 from scarce.data.mapped import cache_folder
 from scarce.errors import UserError
@@ -166,7 +167,23 @@ class Mirror:
         for each in (folder, board):
             remote = self._there(self.remote, each)
             self._patiently(partial(_bring, each, remote))
+        self._push_attempts(folder)
         self._pushed = stamps
+
+    @contextmanager
+    def bringing_attempts(self, folder: Path) -> Iterator[None]:
+        """Bring what is recorded of a trial's attempts when one ends."""
+        try:
+            yield
+        finally:
+            self._push_attempts(folder)
+
+    def _push_attempts(self, folder: Path) -> None:
+        """Each worker adds its own, on whichever node it is."""
+        attempts = folder / ATTEMPTS_NAME
+        if self.remote is not None and attempts.is_dir():
+            remote = self._there(self.remote, attempts)
+            self._patiently(lambda: _add(attempts, remote))
 
     def _there(self, remote: Remote, path: Path) -> Remote:
         for part in path.relative_to(self.folder).parts:
@@ -242,14 +259,14 @@ def open_mirror(place: Place) -> Mirror:
 
 
 def _is_large(name: str) -> bool:
-    """Whether a file of a run, by its name in the bucket, is fetched only by those who need it."""
+    """Whether a file of a run, by its name in the bucket, is only fetched by who needs it."""
     parts = PurePosixPath(name).parts
     return BOARDS in parts or (TRIALS in parts and not name.endswith(".json"))
 
 
 def _set_back(folder: Path, remote: Remote) -> None:
     """Make a trial's folder what the bucket has. Equal histories are of equal checkpoints, where these are whole."""
-    there, history = list_files(remote), folder / HISTORY_NAME
+    there, history = _in_folder(remote), folder / HISTORY_NAME
     is_current = (
         HISTORY_NAME in there and history.exists() and read_bytes(remote / HISTORY_NAME) == history.read_bytes()
     )
@@ -274,7 +291,7 @@ def _bring(folder: Path, remote: Remote) -> None:
         RuntimeError: what is there is no earlier state of this folder. A process that outlives the loss of its head
             must not undo what the run has done since.
     """
-    there, files = list_files(remote), _files(folder)
+    there, files = _in_folder(remote), _files(folder)
     if HISTORY_NAME in there:
         before, now = json.loads(read_bytes(remote / HISTORY_NAME)), json.loads(files[HISTORY_NAME].read_bytes())
         if now[: len(before)] != before:
@@ -290,6 +307,19 @@ def _bring(folder: Path, remote: Remote) -> None:
             _upload_file(files[name], remote / name)
     for name in there.keys() - files.keys():
         remove(remote / name)
+
+
+def _add(folder: Path, remote: Remote) -> None:
+    """Bring the files of another size than in the bucket, and take none away."""
+    there = list_files(remote)
+    for name, path in _files(folder).items():
+        if there.get(name) != path.stat().st_size:
+            _upload_file(path, remote / name)
+
+
+def _in_folder(remote: Remote) -> dict[str, int]:
+    """The files in a folder of the bucket with their sizes, without those in folders below it."""
+    return {name: size for name, size in list_files(remote).items() if "/" not in name}
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -143,6 +143,8 @@ def _gcs(*, bucket: str, region: str | None, scheme: str, endpoint: str, anonymo
 
 def read_bytes(place: Place) -> bytes:
     """A file's content; `FileNotFoundError` if there is none, `OSError` if it can't be had."""
+    if isinstance(place, Path):
+        return place.read_bytes()  # whose errors name the file
     filesystem, path = connect(place)
     with filesystem.open_input_stream(path) as stream:
         content: bytes = stream.read()

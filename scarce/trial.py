@@ -53,6 +53,11 @@ class TrialContext:
     gpus: float  # of a training worker; a share of one GPU, or several
     mirror: Mirror = NOT_MIRRORED  # of `folder`
 
+    @property
+    def run(self) -> str:
+        """What names the run wherever it goes on."""
+        return self.mirror.remote.base if self.mirror.remote else str(self.folder)
+
     def settings(self, sampled: Mapping[str, Value]) -> Settings:
         """The settings of the trial that the sampler chose these values for."""
         return override(self.base, sampled)
@@ -216,11 +221,12 @@ def work_on_trial(
         must_leave=notice.given,
     )
     if rank() != 0:
-        with recorded_attempt(folder), watchdog:
+        with context.mirror.bringing_attempts(folder), recorded_attempt(folder), watchdog:
             train(report=report)
         return
     board_folder = context.folder / BOARDS / folder.name
-    with recorded_attempt(folder), watchdog, BoardWriter(board_folder, sampled, objectives) as board:
+    board_writer = BoardWriter(board_folder, sampled, objectives)
+    with context.mirror.bringing_attempts(folder), recorded_attempt(folder), watchdog, board_writer as board:
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)

@@ -141,7 +141,9 @@ def test_a_lost_head_loses_no_report(
         assert histories(there)[identity][: len(reports)] == reports
     reported = [line for line in capsys.readouterr().out.splitlines() if "epoch" in line and "loss" in line]
     assert len(reported) <= sum(map(len, histories(there).values()))  # no report is made twice
-    assert not list(tmp_path.glob("cache/**/rungs.jsonl"))  # nor is what Tune pickled still of the lost folder
+    for name in ("rungs.jsonl", "spending.json"):  # what Tune has pickled is no longer of the lost folder
+        assert not list(tmp_path.glob(f"cache/**/{name}"))
+        assert (there / name).exists()
     summaries = [json.loads((path / "summary.json").read_text()) for path in (there, undisturbed)]
     assert summaries[0]["chosen"] == summaries[1]["chosen"]
 

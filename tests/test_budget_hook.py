@@ -27,6 +27,10 @@ class Context:
     folder: Path
     config: SweepConfig = field(default_factory=lambda: SweepConfig(pretrain=PretrainConfig(epochs=8)))
 
+    @property
+    def run(self) -> str:
+        return str(self.folder)
+
     def settings(self, sampled: dict[str, Any]) -> dict[str, Any]:
         return sampled
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def test_a_run_is_named_after_its_hospitals_unless_it_has_a_name(tmp_path: Path)
     assert run_folder(data, unnamed, "ssl_aug") == tmp_path / "ssl_aug-nih-padchest"
     assert run_folder(data, named, "ssl_aug") == tmp_path / "first"
     assert run_folder(DataConfig(), RunConfig(), "methods") == Path.cwd() / "runs" / "methods-phantom-a-phantom-b"
+
+
+def test_a_run_in_a_bucket_is_named_the_same_way():
+    data = DataConfig("s3://bucket/nih?region=eu-west-1", "data/padchest")
+    run = RunConfig(out="s3://bucket/runs?region=eu-west-1")
+    expected = "s3://bucket/runs/ssl_aug-nih-padchest?region=eu-west-1"
+    assert str(run_folder(data, run, "ssl_aug")) == expected
+    with pytest.raises(UserError, match="--name"):
+        run_folder(data, replace(run, name="../elsewhere"), "ssl_aug")
 
 
 def test_flags_override_a_preset_wherever_it_stands():

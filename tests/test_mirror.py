@@ -99,6 +99,29 @@ def test_a_trial_goes_on_elsewhere(run: Mirror) -> None:
     assert content(trial) == content(moved)
 
 
+def test_every_worker_adds_what_it_recorded(run: Mirror) -> None:
+    assert run.remote is not None
+    for node in ("here", "elsewhere"):  # two workers of a trial, of which only the first saves checkpoints
+        worker, trial, board = trial_of(run, node)
+        worker.pull_trial(trial)
+        with worker.bringing_attempts(trial):
+            write(trial / "attempts" / f"{node}.json", "null")
+            if node == "here":
+                board.mkdir(parents=True)
+                report(trial, 10, best=True)
+                worker.push_trial(trial, board)
+            write(trial / "attempts" / f"{node}.json", "1795547889.0")
+    there = in_bucket(run.remote / "trials" / "t")
+    assert {"attempts/here.json", "attempts/elsewhere.json", "history.json", "best.pt"} < set(there)
+    assert there["attempts/here.json"] == b"1795547889.0"
+    head = Mirror(run.folder.with_name("head"), run.remote)
+    head.pull_reports()
+    assert len(list(head.folder.glob("trials/t/attempts/*"))) == 2
+    head.pull_trial(head.folder / "trials" / "t")
+    head.push_trial(head.folder / "trials" / "t", head.folder)
+    assert set(in_bucket(run.remote / "trials" / "t")) == set(there)
+
+
 def test_only_what_changed_is_moved(run: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     here, trial, board = trial_of(run)
     moved: list[str] = []

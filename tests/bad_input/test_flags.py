@@ -17,7 +17,7 @@ LONG = "n" * 300
     Bad("an unknown flag", "first_failure", "--shots 1", ("--shots", "--help")),
     Bad("a misspelt flag", "nih", "--sise 64", ("--sise", "--size")),
     Bad("two datasets", "describe", "a b", ("b", "--help")),
-    Bad("no dataset", "describe", "", ("PATH", "--help")),
+    Bad("no dataset", "describe", "", ("DATASET", "--help")),
     Bad("no run", "audit", "", ("RUN", "--help")),
     Bad("a misspelt flag", "tune-packing", "--epoch 3", ("--epoch,", "--epochs")),
     # Values of another type.
