@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-ray test-plain lint bench audit clean
+.PHONY: install sweep test test-ray test-plain lint bench chaos audit clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
@@ -20,6 +20,9 @@ BENCHMARKS := probe_grid feed views training_step packing overhead search growth
 
 bench: install ## every speed claim that needs no GPU, against its peer, in under ten minutes; a row each
 	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py || exit; done
+
+chaos: install ## half an hour of random kills: is a trial lost, are the numbers the same?
+	$(BIN)/python tests/cluster/chaos.py --log docs/chaos.log $(ARGS)
 
 audit: install ## known vulnerabilities of the pinned packages: a report, never a failure
 	@$(BIN)/python .ci/audit.py

@@ -165,8 +165,8 @@ class Mirror:
         if self.remote is None or self._pushed == (stamps := _stamps(folder)):
             return
         for each in (folder, board):
-            remote = self._there(self.remote, each)
-            self._patiently(partial(_bring, each, remote))
+            if each.is_dir():  # a trial that failed before it began has no board
+                self._patiently(partial(_bring, each, self._there(self.remote, each)))
         self._push_attempts(folder)
         self._pushed = stamps
 

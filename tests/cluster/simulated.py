@@ -79,7 +79,7 @@ class SimulatedCluster(Cluster):
         return sum("ImplicitFunc" in command for command in processes_of(self.mark, self.home(node)).values())
 
     def home(self, node: int) -> Path:
-        """A node's home folder; 0 is the head's, and the driver's."""
+        """A node's home folder; 0 is the head's, and the driver's. The file `notice` there says that the node goes."""
         return self.folder / f"home{node}"
 
 
@@ -225,7 +225,7 @@ def serve(nodes: Sequence[dict[str, float]], folder: str) -> None:
     def home(node: int) -> dict[str, str]:
         path = Path(folder, f"home{node}")
         path.mkdir(parents=True, exist_ok=True)
-        return {"HOME": str(path)}
+        return {"HOME": str(path), "SCARCE_NOTICE": str(path / "notice")}
 
     head = {"temp_dir": os.environ["RAY_TMPDIR"] + "/ray", "dashboard_host": "127.0.0.1", "dashboard_port": None}
 
