@@ -10,7 +10,7 @@ from drivers import Driver
 from simulated import SimulatedCluster
 
 TRIALS = 64
-FLAGS = ("--trials", str(TRIALS), "--epochs", "2", "--batch-size", "128", "--gpus-per-trial", "0.25")
+FLAGS = ("--trials", str(TRIALS), "--epochs", "2", "--batch-size", "64", "--gpus-per-trial", "0.25")
 
 
 @dataclass(frozen=True)
