@@ -50,10 +50,14 @@ def barlow_loss(first: Tensor, second: Tensor, redundancy_weight: float) -> Tens
     """Equation 1, with equation 2's correlations over the batch; projections [B, D], not normalised.
 
     Both projections are standardised with the biased variance and an epsilon of 1e-5, as the batch norm without
-    affine parameters of the authors' code does.
+    affine parameters of the authors' code does. The squares of C = Z'ᵀZ / B sum to those of the two [B, B] Gram
+    matrices' products: |Z'ᵀZ|² = tr(ZZᵀ Z'Z'ᵀ). A batch smaller than D therefore never needs the [D, D] correlations.
     """
     one, other = ((z - z.mean(dim=0)) * torch.rsqrt(z.var(dim=0, unbiased=False) + 1e-5) for z in (first, second))
-    correlation = at_least_float32(one.T @ other) / len(first)
-    invariance = (correlation.diagonal() - 1).square().sum()
-    redundancy = correlation.square().sum() - correlation.diagonal().square().sum()
-    return invariance + redundancy_weight * redundancy
+    count, dim = one.shape
+    diagonal = (one * other).mean(dim=0)
+    if count < dim:
+        squares = (at_least_float32(one @ one.T) * at_least_float32(other @ other.T)).sum() / count**2
+    else:
+        squares = (at_least_float32(one.T @ other) / count).square().sum()
+    return (diagonal - 1).square().sum() + redundancy_weight * (squares - diagonal.square().sum())

@@ -89,12 +89,13 @@ def test_vicreg_weighs_its_three_terms():
     assert float(vicreg_loss(first, second, config)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_barlow_loss_is_equations_1_and_2_of_barlow_twins():
-    first, second = random(7, 3, 0), random(7, 3, 1)
+@pytest.mark.parametrize(("count", "dim"), [(7, 3), (3, 7), (5, 5)])  # a small batch takes the way of Gram matrices
+def test_barlow_loss_is_equations_1_and_2_of_barlow_twins(count, dim):
+    first, second = random(count, dim, 0), random(count, dim, 1)
 
     def standardised(z: Tensor) -> list[list[float]]:
         columns = []
-        for j in range(3):
+        for j in range(dim):
             mean = float(z[:, j].mean())
             spread = math.sqrt(float(((z[:, j] - mean) ** 2).mean()) + 1e-5)
             columns.append([(float(v) - mean) / spread for v in z[:, j]])
@@ -102,9 +103,9 @@ def test_barlow_loss_is_equations_1_and_2_of_barlow_twins():
 
     a, b = standardised(first), standardised(second)
     expected = 0.0
-    for i in range(3):
-        for j in range(3):
-            c = sum(x * y for x, y in zip(a[i], b[j], strict=True)) / 7
+    for i in range(dim):
+        for j in range(dim):
+            c = sum(x * y for x, y in zip(a[i], b[j], strict=True)) / count
             expected += (1 - c) ** 2 if i == j else 0.005 * c**2
     assert float(barlow_loss(first, second, 0.005)) == pytest.approx(expected, abs=1e-9)
 
