@@ -10,6 +10,7 @@ whenever a crop is shrunk. Brightness and contrast follow torchvision's `ColorJi
 
 import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import torch
@@ -21,7 +22,7 @@ from scarce.space import Choice, Dimension, Float
 from scarce.transfer import to_device
 
 INPUT_MEAN, INPUT_STD = 0.5, 0.25  # of intensities in [0, 1]; fixed, so that no dataset leaks into another
-_CHUNK = 2**19  # pixels of views made at once on a CPU, so that a step finds in the cache what the last one wrote
+_CHUNK = 2**18  # pixels of views that a CPU thread makes at once, so that a step finds in the cache what the last wrote
 # A C library gives a block back to the system at once if it never freed a larger one, and has every page of the next
 # one cleared again. Freeing a large one, which nothing was written to, makes it keep those of a chunk.
 torch.empty(2**25 - 2**16, dtype=torch.uint8)
@@ -161,12 +162,27 @@ def make_views(
     """
     out = torch.empty(len(images), 1, image_size, image_size, device=images.device)
     taps = _crop_taps(images.shape[1:], image_size, config.rotation, parameters)
-    step = max(1, _CHUNK // image_size**2) if images.device.type == "cpu" else max(1, len(images))
-    for start in range(0, len(images), step):
-        part = slice(start, start + step)
+    on_cpu = images.device.type == "cpu"
+    step = max(1, _CHUNK // image_size**2) if on_cpu else max(1, len(images))
+
+    def make(part: slice, drawn: Tensor | None) -> None:
         x = _crop(images[part].float(), *(t[part] for t in taps))
-        x = _augment(x, image_size, config, parameters.rows(part), noise)
+        x = _augment(x, image_size, config, parameters.rows(part), drawn)
         torch.sub(x.unsqueeze(1), INPUT_MEAN, out=out[part]).div_(INPUT_STD)
+
+    parts = [slice(start, min(start + step, len(images))) for start in range(0, len(images), step)]
+    draws = (_draw_noise(part.stop - part.start, image_size, noise) if config.noise > 0 else None for part in parts)
+    threads = torch.get_num_threads()
+    if not on_cpu or threads == 1 or len(parts) == 1:
+        for part, drawn in zip(parts, draws, strict=True):
+            make(part, drawn)
+        return out
+    # A thread a chunk: operations are so short that threads which share each of them mostly wait for each other.
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            list(pool.map(make, parts, draws))  # draws the noise of a chunk while others are made
+    finally:
+        torch.set_num_threads(threads)  # threads that start later would have one as well
     return out
 
 
@@ -191,15 +207,15 @@ def _column(values: Tensor) -> Tensor:
     return values[:, None, None]
 
 
-def _augment(x: Tensor, image_size: int, config: ViewConfig, p: ViewParameters, noise: torch.Generator) -> Tensor:
+def _augment(x: Tensor, image_size: int, config: ViewConfig, p: ViewParameters, draws: Tensor | None) -> Tensor:
     """What follows the crop: intensities [B, side, side] in [0, 1] to those of the view. May overwrite its input."""
     x = _rotate(x, image_size, p.angle) if config.rotation > 0 else x.contiguous()
     if config.intensity_p > 0:
         x = _change_intensity(x, p)
     if config.blur > 0:
         x = _blur(x, p.sigma)
-    if config.noise > 0:
-        x += _normal(x.shape, noise) * _column(p.noise)
+    if draws is not None:
+        x += _normal(draws, x.shape) * _column(p.noise)
     if config.cutout > 0:
         x = _cut_out(x, p)
     return x
@@ -267,13 +283,19 @@ def _quantiles() -> Tensor:
     return torch.special.ndtri((torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16).float()
 
 
-def _normal(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Standard normal numbers [B, S, S]; on a CPU one of 65,536 quantiles each, a third of the time of `randn`."""
+def _draw_noise(count: int, image_size: int, generator: torch.Generator) -> Tensor:
+    """What `_normal` makes the noise of so many views of: on a CPU random bits, of which a pixel needs 16."""
     if generator.device.type != "cpu":
-        return torch.randn(shape, generator=generator, device=generator.device)
-    count, area = shape[0], shape[1] * shape[2]
-    bits = torch.empty(count, math.ceil(area / 4), dtype=torch.int64).random_(-(2**63), None, generator=generator)
-    index = bits.view(torch.uint16)[:, :area].int()
+        return torch.randn(count, image_size, image_size, generator=generator, device=generator.device)
+    bits = torch.empty(count, math.ceil(image_size**2 / 4), dtype=torch.int64)
+    return bits.random_(-(2**63), None, generator=generator)
+
+
+def _normal(draws: Tensor, shape: torch.Size) -> Tensor:
+    """Standard normal numbers [B, S, S]; on a CPU one of 65,536 quantiles each, a third of the time of `randn`."""
+    if draws.is_floating_point():
+        return draws
+    index = draws.view(torch.uint16)[:, : shape[1] * shape[2]].int()
     return _quantiles().index_select(0, index.flatten()).view(shape)
 
 
