@@ -1,4 +1,5 @@
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -242,6 +243,8 @@ def test_views_do_not_depend_on_the_number_of_threads():
         for count in (1, 2, 4):
             torch.set_num_threads(count)
             made.append(views(images, 160, replace(ALL, noise=0.05)))
+            with ThreadPoolExecutor(1) as pool:  # what starts later has as many as before, too
+                assert pool.submit(torch.get_num_threads).result() == torch.get_num_threads() == count
     finally:
         torch.set_num_threads(threads)
     assert torch.equal(made[0], made[1])
