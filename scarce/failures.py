@@ -13,7 +13,7 @@ import math
 from pathlib import Path
 
 from scarce.checkpoint import HISTORY_NAME
-from scarce.errors import UserError
+from scarce.errors import UserError, one_line
 from scarce.files import write_json
 
 FAILED_NAME = "failed.json"
@@ -31,7 +31,7 @@ def is_final(error: Exception) -> bool:
 def mark_failed(folder: Path, reason: object) -> None:
     """Write down that the trial is not to be tried again, and why: a line, or an error."""
     reason = getattr(reason, "cause", reason)  # Ray makes a remote traceback part of the message
-    write_json(folder / FAILED_NAME, {"reason": " ".join(str(reason).split())})
+    write_json(folder / FAILED_NAME, {"reason": one_line(reason)})
 
 
 def failure(folder: Path) -> str | None:

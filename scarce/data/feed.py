@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, ObjectLostError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scarce.data.mapped import MappedFile, cache_folder
@@ -36,11 +36,23 @@ class Feed:
     images: int
 
     def open(self) -> Pixels:
-        """The images, mapped from this node's object store or disk."""
+        """The images, mapped from this node's object store or disk.
+
+        Raises:
+            UserError: they were lost with a node, or this node is new, and they can't be decoded anew.
+        """
         if isinstance(self.source, MappedFile):
             return self.source.open()
         arrays = []
-        for table in ray.get(list(self.source)):
+        try:
+            tables = ray.get(list(self.source))
+        except (RayTaskError, ObjectLostError) as error:  # Ray decodes again what a node took with it
+            cause = getattr(error, "cause", error)
+            raise UserError(
+                "the pretraining images are no longer in memory and can't be decoded anew "
+                f"({type(cause).__name__}: {cause}): put the dataset back where it was, and go on with --resume"
+            ) from error
+        for table in tables:
             arrays += [pixel_array(chunk, self.size) for chunk in table["pixels"].chunks]
         return Pixels(arrays)
 

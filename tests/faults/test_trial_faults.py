@@ -1,14 +1,24 @@
 """What befalls a trial of a search, done to it: the others go on, nothing of it is lost, the numbers are the same."""
 
 import json
+import shutil
+import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import ray
 from faulty_trials import INTERVAL, STEPS, Fault, Sweep, history, noises
 from phantom_hospitals import write_hospitals
 
+from scarce.data.feed import Feed
+from scarce.data.mapped import MappedFile
+from scarce.data.selection import Selection
+from scarce.data.store import open_dataset
+from scarce.errors import UserError
 from scarce.failures import FAILED_NAME, preemptions
 from scarce.trials import read_sampled, read_trials, write_trials_table
 from scarce.watchdog import HANG_NAME
@@ -40,9 +50,19 @@ def sweep(folder: Path) -> Sweep:
         HUNG: Fault({3: "hang"}),
         WARNED: Fault({2: "notice"}),
     }
-    sweep = Sweep(folder, "one", faults, search={"hang_minutes": HANG_MINUTES})
+    for hospital in ("a", "b"):
+        shutil.copytree(folder / hospital, folder / "gone" / hospital)
+    sweep = Sweep(folder / "gone", "one", faults, search={"hang_minutes": HANG_MINUTES})
+    shutil.rmtree(folder / "gone" / "a")  # the images are in memory, also for processes that start from now on
     sweep.run([KILLED, HUNG, WARNED, DIVERGED, MISTAKEN, CRAMPED, HEALTHY])
     return sweep
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 200) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
 
 
 def test_a_killed_process_costs_an_interval_at_most_and_no_bit(sweep: Sweep):
@@ -90,10 +110,16 @@ def test_a_notice_costs_no_step_and_is_no_failure(sweep: Sweep):
     assert preemptions(sweep.trial(WARNED)) == 1
 
 
+def test_no_process_outlives_the_search(sweep: Sweep):
+    processes = {int(process) for value in noises(7) for process, _ in sweep.steps(value)}
+    assert len(processes) >= 6
+    wait_for(lambda: not any(Path(f"/proc/{process}").exists() for process in processes))
+
+
 def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     run = sweep.context.folder
     failed = {sweep.trial(value).name: reason for value, reason in sweep.failed.items()}
-    write_trials_table(tmp_path / "trials.parquet", read_trials(run), failed, 2.0, read_sampled(run))
+    write_trials_table(tmp_path / "trials.parquet", read_trials(run), failed, 2.0, sampled=read_sampled(run))
     table = pd.read_parquet(tmp_path / "trials.parquet").set_index("views.noise")
     assert table["status"].to_dict() == {
         KILLED: "done",
@@ -111,6 +137,7 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
 
 def test_a_killed_worker_of_two_and_a_notice_to_one_of_them(folder: Path):
     sweep = Sweep(folder, "two", {KILLED: Fault({2: "kill", 4: "notice"}, rank=1)}, workers=2)
+    free = ray.available_resources()["CPU"]
     sweep.run([KILLED], concurrent=1)
     assert not sweep.failed
     assert history(sweep.trial(KILLED)) == sweep.undisturbed(KILLED)
@@ -121,3 +148,29 @@ def test_a_killed_worker_of_two_and_a_notice_to_one_of_them(folder: Path):
         last, first = sweep.steps(KILLED, rank)[-3], sweep.steps(KILLED, rank)[-2]
         assert (last[1], first[1]) == (3, 4)
         assert last[0] != first[0]
+    wait_for(lambda: ray.available_resources().get("CPU", 0) == free)  # also those of the three worker groups
+    assert not any(Path(f"/proc/{process}").exists() for rank in (0, 1) for process, _ in sweep.steps(KILLED, rank))
+
+
+def test_images_that_can_not_be_decoded_anew_are_one_line(folder: Path, tmp_path: Path):
+    """What Ray does with a block that a lost node held: it runs the task again that read the dataset."""
+    shutil.copytree(folder / "a", tmp_path / "a")
+    shard = open_dataset(tmp_path / "a").shard_paths[0]
+    shutil.rmtree(tmp_path / "a")
+    with pytest.raises(UserError, match=r"decoded anew \(FileNotFoundError: .*shard.*\): put the dataset back"):
+        Feed((ray.remote(num_cpus=0)(pq.read_table).remote(str(shard)),), 32, 1).open()
+
+
+def test_a_node_that_comes_after_the_dataset_went_says_so(folder: Path, tmp_path: Path):
+    shutil.copytree(folder / "a", tmp_path / "a")
+    dataset = open_dataset(tmp_path / "a")
+    here, new = (Feed(MappedFile(Selection(dataset, (), 32), str(tmp_path / node)), 32, 1) for node in ("here", "new"))
+    pixels = here.open()
+    dataset.shard_paths[0].unlink()
+    assert len(here.open()) == len(pixels) == dataset.manifest.images
+    with pytest.raises(UserError, match=r"is missing or damaged: run the conversion again"):
+        new.open()
+    shutil.rmtree(tmp_path / "a")
+    assert len(here.open()) == len(pixels)
+    with pytest.raises(UserError, match="no converted dataset"):
+        new.open()
