@@ -43,12 +43,9 @@ def open_budget(search: SearchConfig) -> tuple[Budget, Prices]:
     """The budget and the prices on the command line.
 
     Raises:
-        UserError: a negative budget, prices that cannot be read, or dollars without prices.
+        UserError: prices that cannot be read, or dollars without prices.
     """
     prices = parse_prices(search.price_per_hour)
-    for flag, value in (("--budget-hours", search.budget_hours), ("--budget-usd", search.budget_usd)):
-        if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"{flag} is {value}, expected a number above 0, or 0 for no limit")
     if search.budget_usd > 0 and not prices.dearest:
         raise UserError(f"--budget-usd {search.budget_usd:g} needs to know what a node costs: {EXPECTED}")
     return Budget(search.budget_hours, search.budget_usd), prices

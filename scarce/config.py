@@ -118,6 +118,7 @@ class SearchConfig:
             ("--gpus-per-trial", self.gpus_per_trial or 0.0, 0),
             ("--reduction", self.reduction, 2),
             ("--budget-hours", self.budget_hours, 0),
+            ("--budget-usd", self.budget_usd, 0),
         ):
             if not least <= value < math.inf:
                 raise UserError(f"{flag} is {value:g}, expected at least {least}")

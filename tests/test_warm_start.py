@@ -22,7 +22,7 @@ from scarce.warm_start import WARM_START_NAME, WarmStart, open_warm_start, point
 
 DIGESTS = ("digest-a", "digest-b")
 SPACE = {"views.noise": Float(0.0, 0.1), "views.flip": Choice((0.0, 0.5)), "method.temperature": Float(0.05, 1, True)}
-PRETRAIN = PretrainConfig(method="simclr", epochs=8)
+PRETRAIN = PretrainConfig(method="simclr", epochs=8, batch_size=64)
 
 
 def config(*runs: Path, trials: int = 40, resume: bool = False, **parts: Any) -> SweepConfig:

@@ -61,7 +61,7 @@ def strike(what: str) -> None:
         Path(os.environ[VARIABLE]).touch()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FaultyContext(TrialContext):
     """A context whose training processes are struck by the faults of the trial that they work on."""
 
@@ -119,7 +119,8 @@ class Sweep:
         digests = (dataset.manifest.digest, target.manifest.digest)
         run = folder / "runs" / name
         self.dataset = dataset
-        self.context = FaultyContext(config, base, digests, run, 0.9 if workers > 1 else 1.0, 0.0, faults, os.getpid())
+        cpus = 0.9 if workers > 1 else 1.0
+        self.context = FaultyContext(config, base, digests, run, cpus, 0.0, faults=faults, driver=os.getpid())
         self.plain = TrialContext(config, base, digests, folder / "runs" / f"not-{name}", self.context.cpus, 0.0)
 
     def run(self, values: list[float], concurrent: int = 2) -> None:
