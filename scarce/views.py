@@ -12,6 +12,7 @@ import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
+from threading import Lock
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from scarce.space import Choice, Dimension, Float
 from scarce.transfer import to_device
 
 INPUT_MEAN, INPUT_STD = 0.5, 0.25  # of intensities in [0, 1]; fixed, so that no dataset leaks into another
-_CHUNK = 2**18  # pixels of views that a CPU thread makes at once, so that a step finds in the cache what the last wrote
+_CHUNK = 2**19  # pixels of views that a CPU thread makes at once, so that a step finds in the cache what the last wrote
 # A C library gives a block back to the system at once if it never freed a larger one, and has every page of the next
 # one cleared again. Freeing a large one, which nothing was written to, makes it keep those of a chunk.
 torch.empty(2**25 - 2**16, dtype=torch.uint8)
@@ -165,22 +166,29 @@ def make_views(
     on_cpu = images.device.type == "cpu"
     step = max(1, _CHUNK // image_size**2) if on_cpu else max(1, len(images))
 
-    def make(part: slice, drawn: Tensor | None) -> None:
-        x = _crop(images[part].float(), *(t[part] for t in taps))
-        x = _augment(x, image_size, config, parameters.rows(part), drawn)
-        torch.sub(x.unsqueeze(1), INPUT_MEAN, out=out[part]).div_(INPUT_STD)
+    parts = (slice(start, min(start + step, len(images))) for start in range(0, len(images), step))
+    turn = Lock()
 
-    parts = [slice(start, min(start + step, len(images))) for start in range(0, len(images), step)]
-    draws = (_draw_noise(part.stop - part.start, image_size, noise) if config.noise > 0 else None for part in parts)
+    def make() -> None:
+        while True:
+            with turn:  # whichever thread takes a chunk, its noise is the generator's next
+                part = next(parts, None)
+                if part is None:
+                    return
+                drawn = _draw_noise(part.stop - part.start, image_size, noise) if config.noise > 0 else None
+            x = _crop(images[part].float(), *(t[part] for t in taps))
+            x = _augment(x, image_size, config, parameters.rows(part), drawn)
+            torch.sub(x.unsqueeze(1), INPUT_MEAN, out=out[part]).div_(INPUT_STD)
+
     threads = torch.get_num_threads()
-    if not on_cpu or threads == 1 or len(parts) == 1:
-        for part, drawn in zip(parts, draws, strict=True):
-            make(part, drawn)
+    if not on_cpu or threads == 1 or len(images) <= step:
+        make()
         return out
     # A thread a chunk: operations are so short that threads which share each of them mostly wait for each other.
     try:
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            list(pool.map(make, parts, draws))  # draws the noise of a chunk while others are made
+            for made in [pool.submit(make) for _ in range(threads)]:
+                made.result()
     finally:
         torch.set_num_threads(threads)  # threads that start later would have one as well
     return out
