@@ -54,9 +54,10 @@ class Cluster:
     mark: str
 
     def busy(self) -> list[str]:
-        """What its worker processes do; the nodes' own agents and those without work apart."""
+        """What its worker processes do; those without work, the nodes' agents and Ray Data's actors, which stay, apart."""
         titles = [command for command in processes_of(self.mark).values() if command.startswith("ray::")]
-        return [title for title in titles if not title.startswith("ray::IDLE") and not title.endswith("Agent")]
+        stay = ("ray::IDLE", "ray::_")
+        return [title for title in titles if not title.startswith(stay) and not title.endswith("Agent")]
 
     def nodes(self) -> int:
         """How many nodes it has, the head included."""
