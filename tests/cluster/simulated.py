@@ -54,7 +54,7 @@ class Cluster:
     mark: str
 
     def busy(self) -> list[str]:
-        """What its worker processes do; those without work, the nodes' agents and Ray Data's actors, which stay, apart."""
+        """What its worker processes do, but for what stays: idle ones, the nodes' agents, Ray Data's actors."""
         titles = [command for command in processes_of(self.mark).values() if command.startswith("ray::")]
         stay = ("ray::IDLE", "ray::_")
         return [title for title in titles if not title.startswith(stay) and not title.endswith("Agent")]
