@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import ray
-from ray.exceptions import NodeDiedError, ObjectLostError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
+from ray.exceptions import NodeDiedError, RayTaskError, TaskUnschedulableError, WorkerCrashedError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from scarce.data.mapped import MappedFile, cache_folder
@@ -46,7 +46,7 @@ class Feed:
         arrays = []
         try:
             tables = ray.get(list(self.source))
-        except (RayTaskError, ObjectLostError) as error:  # Ray decodes again what a node took with it
+        except RayTaskError as error:  # Ray decodes again what a node took with it
             cause = getattr(error, "cause", error)
             raise UserError(
                 "the pretraining images are no longer in memory and can't be decoded anew "
