@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-ray test-plain lint bench chaos audit clean
+.PHONY: install sweep test test-ray test-plain test-cluster lint bench chaos audit clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
@@ -12,9 +12,13 @@ test: lint ## ruff, mypy, pytest: the tests that use Ray and the others side by 
 
 test-ray test-plain: export OMP_NUM_THREADS = 1
 test-ray: install
-	$(BIN)/pytest -p no:cacheprovider -m ray
+	$(BIN)/pytest -p no:cacheprovider -m "ray and not cluster"
 test-plain: install
 	$(BIN)/pytest -p no:cacheprovider -m "not ray"
+
+test-cluster: export OMP_NUM_THREADS = 1
+test-cluster: install ## sweeps on simulated clusters whose nodes come, go and are killed; minutes of waiting, so apart
+	$(BIN)/pytest -p no:cacheprovider -m cluster
 
 BENCHMARKS := probe_grid feed views training_step packing overhead search growth
 

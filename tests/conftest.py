@@ -20,16 +20,17 @@ settings.load_profile("same")
 
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
-RAY_FILES = (
-    *("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py"),
-    *("test_many_trials.py", "test_node_faults.py", "test_spanning.py", "test_autoscaler.py"),
-)
+RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py")
+CLUSTER_FOLDER = "cluster"  # tests that start several nodes, which take minutes: `make test-cluster`
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use Ray, so that `make test` can run them in one process and all others beside it."""
     for item in items:
+        if item.path.parent.name == CLUSTER_FOLDER:
+            item.add_marker(pytest.mark.ray)
+            item.add_marker(pytest.mark.cluster)
         if "ray_cluster" in getattr(item, "fixturenames", ()) or item.path.name in RAY_FILES:
             item.add_marker(pytest.mark.ray)
 
