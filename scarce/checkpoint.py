@@ -124,6 +124,13 @@ def load_last_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] |
     return None
 
 
+def mend_history(folder: Path, history: list[dict[str, Any]]) -> None:
+    """Bring history.json up to its checkpoint: it is a report behind after a crash between the two files."""
+    path = folder / HISTORY_NAME
+    if not path.exists() or json.loads(path.read_text()) != history:
+        write_json(path, history)
+
+
 def load_best_checkpoint(folder: Path, device: torch.device) -> dict[str, Any]:
     """The best checkpoint; if its file is damaged, the one of the same step, if that is still kept.
 

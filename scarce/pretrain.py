@@ -21,12 +21,11 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scarce.backbones import check_image_size, create_backbone
-from scarce.checkpoint import HISTORY_NAME, load_last_checkpoint, save_checkpoint
+from scarce.checkpoint import load_last_checkpoint, mend_history, save_checkpoint
 from scarce.collapse import collapse_reason, measure
 from scarce.config import PretrainConfig
 from scarce.data.pixels import Pixels
 from scarce.distributed import broadcast_from_first, join_batch_norms, rank, sum_over_workers, world_size
-from scarce.files import write_json
 from scarce.methods import Method, MethodConfig, OptimiserConfig, find_method
 from scarce.transfer import to_device
 from scarce.views import ViewConfig, draw_parameters, make_views
@@ -105,7 +104,7 @@ def pretrain(
         optimiser.load_state_dict(state["optimiser"])
         torch.set_rng_state(state["rng"].cpu())
         if rank() == 0:
-            write_json(folder / HISTORY_NAME, history)  # a report behind, after a crash between the two files
+            mend_history(folder, history)
     for metrics in history:
         report(metrics)
     stopped = stop_on_collapse and bool(history) and history[-1]["collapsed"] == 1

@@ -44,7 +44,15 @@ START = values_of(base_of(config()), SPACE)
 
 def history(*aucs: float, epochs: float = 8, **more: float) -> list[dict[str, float]]:
     """Reports at equal distances, the last one at so many epochs."""
-    filler = {"val_auc_se": 0.01, "loss": 1.0, "images_per_s": 9.0, "mean_cosine": 0.1, "alignment": 1, "uniformity": 1}
+    filler = {
+        "val_auc_se": 0.01,
+        "loss": 1.0,
+        "images_per_s": 9.0,
+        "micro_batch": 64.0,
+        "mean_cosine": 0.1,
+        "alignment": 1,
+        "uniformity": 1,
+    }
     healthy = {"embedding_std": 1.0, "effective_rank": 20.0, "collapsed": 0.0}
     at = [epochs * (number + 1) / len(aucs) for number in range(len(aucs))]
     return [
