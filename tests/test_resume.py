@@ -14,7 +14,11 @@ from phantom_hospitals import results_of, start_script, write_hospitals
 # One trial at a time: with two, which of them reports first decides what the sampler knows when it is asked.
 FLAGS = ["--trials", "3", "--epochs", "4", "--concurrent", "1"]
 # How it is stopped, with the exit code, and the --objective.
-STOPS = [(signal.SIGKILL, -9, "auc"), (signal.SIGTERM, 143, "auc"), (signal.SIGINT, 130, "auc,shortcut")]
+STOPS = [
+    (signal.SIGKILL, -9, "auc"),
+    pytest.param(signal.SIGTERM, 143, "auc", marks=pytest.mark.cluster),  # apart, for the time that three sweeps take
+    (signal.SIGINT, 130, "auc,shortcut"),
+]
 PATIENCE = 500  # seconds
 
 
