@@ -49,6 +49,7 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import build_task
 from scarce.pretrain import pretrain
+from scarce.processes import descendants
 from scarce.resources import Plan
 from scarce.search import prepare_ray
 from scarce.settings import default_settings, search_space, values_of
@@ -108,7 +109,7 @@ def own() -> float:
 def largest_worker() -> float:
     """The same of the largest Ray worker of this process's cluster; 0 without any."""
     workers = []
-    for pid in cluster._descendants(os.getpid()):
+    for pid in descendants(os.getpid()):
         with contextlib.suppress(OSError):  # it has ended since
             if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::"):
                 workers.append(megabytes(pid, "status", "RssAnon"))
@@ -117,7 +118,7 @@ def largest_worker() -> float:
 
 def everything() -> float:
     """This process and its descendants with Ray's own; what several of them share counts once. Takes some 30 ms."""
-    return sum(megabytes(pid, "smaps_rollup", "Pss") for pid in (os.getpid(), *cluster._descendants(os.getpid())))
+    return sum(megabytes(pid, "smaps_rollup", "Pss") for pid in (os.getpid(), *descendants(os.getpid())))
 
 
 def megabytes(pid: int, file: str, name: str) -> float:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from ray.exceptions import AuthenticationError
 from scarce import cluster_watcher
 from scarce.cluster_auth import listening_on_loopback, on_loopback, place_of, require_own_token, require_that_it_asks
 from scarce.errors import UserError
+from scarce.processes import descendants, is_running
 
 # Sockets lie in this directory and their paths may have 107 bytes at most, so not in a $TMPDIR of any length.
 _TEMPORARY = Path("/tmp")
@@ -142,7 +143,7 @@ def _cleaned_directory() -> Iterator[tuple[Path, Callable[[], None]]]:
     When the block or this process ends, those processes end and the directory goes.
     """
     _remove_leftovers()
-    not_ours = _descendants(os.getpid())
+    not_ours = descendants(os.getpid())
     directory = Path(tempfile.mkdtemp(prefix=f"scarce-ray-{os.getpid()}-", dir=_TEMPORARY))
     with subprocess.Popen(
         [sys.executable, "-I", cluster_watcher.__file__, str(directory)],
@@ -154,7 +155,7 @@ def _cleaned_directory() -> Iterator[tuple[Path, Callable[[], None]]]:
     ) as watcher:  # leaving closes the watcher's stdin and waits until it has cleaned up
 
         def remember_processes() -> None:
-            for pid in _descendants(os.getpid()) - not_ours - {watcher.pid}:
+            for pid in descendants(os.getpid()) - not_ours - {watcher.pid}:
                 print(pid, cluster_watcher.start_time(pid), file=watcher.stdin, flush=True)
 
         yield directory, remember_processes
@@ -164,29 +165,5 @@ def _remove_leftovers() -> None:
     """Remove the directories of drivers that were killed together with their watchers."""
     for path in _TEMPORARY.glob("scarce-ray-*"):
         match = re.fullmatch(r"scarce-ray-(\d+)-\w+", path.name)
-        if match and path.stat().st_uid == os.getuid() and not _runs(int(match[1])):
+        if match and path.stat().st_uid == os.getuid() and not is_running(int(match[1])):
             cluster_watcher.remove_tree(path)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _descendants(ancestor: int) -> set[int]:
-    """Processes started by `ancestor`, directly or through others. Empty where there is no /proc."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):  # it has ended since
-            parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-    found: set[int] = set()
-    generation = {ancestor}
-    while generation:
-        generation = {pid for pid, parent in parents.items() if parent in generation}
-        found |= generation
-    return found

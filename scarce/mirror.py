@@ -43,8 +43,9 @@ from scarce.storage import (
     side_by_side,
     upload,
 )
+from scarce.trials import TRIALS
 
-TRIALS, BOARDS = "trials", "tensorboard"  # folders that the trials bring
+BOARDS = "tensorboard"  # with TRIALS, the folders that the trials bring
 NODE_ONLY = "ray_train"  # of no use elsewhere
 PUSH_EVERY_S = 3.0
 SETTLED_S = 0.1  # a file that did not change for so long is not being written: Tune's are not written atomically

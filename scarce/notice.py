@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scarce.errors import Terminated
+from scarce.processes import is_running
 
 VARIABLE = "SCARCE_NOTICE"
 STALE_S = 300.0  # a machine that is still there by then was not ended
@@ -87,7 +88,7 @@ def give_notice(path: Path, seconds: float) -> bool:
 def unsaved_processes(path: Path) -> list[int]:
     """The running training processes whose work is not saved."""
     found = (int(file.name.rpartition("-")[2]) for file in path.parent.glob(f"{path.name}{_UNSAVED}*"))
-    return [process for process in found if _runs(process)]
+    return [process for process in found if is_running(process)]
 
 
 @contextmanager
@@ -131,11 +132,3 @@ def sigterm_is_notice(seconds: float = 15.0) -> Iterator[Callable[[], None]]:
             del os.environ[VARIABLE]
             if earlier is not None:
                 os.environ[VARIABLE] = earlier
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True

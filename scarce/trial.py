@@ -30,11 +30,11 @@ from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
 from scarce.memory import is_out_of_memory
-from scarce.mirror import BOARDS, NOT_MIRRORED, TRIALS, Mirror
+from scarce.mirror import BOARDS, NOT_MIRRORED, Mirror
 from scarce.notice import Notice
 from scarce.pretrain import Metrics, Preempted, pretrain
 from scarce.settings import Settings, Value, override
-from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME
+from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME, TRIALS
 from scarce.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def train_worker(
         try:
             if not begins:
                 raise Preempted("this machine was about to go")
-            work_on_trial(sampled, report, folder, tried, context=context, feed=feed, task=task)
+            work_on_trial(sampled, report, folder, tried, notice, context=context, feed=feed, task=task)
         except Exception as error:
             if isinstance(error, Preempted) and rank() == 0:
                 mark_preempted(folder)
@@ -175,6 +175,7 @@ def work_on_trial(
     report: Callable[[dict[str, Any]], None],
     folder: Path,
     micro_batch: int | None,
+    notice: Notice,
     *,
     context: TrialContext,
     feed: Feed,
@@ -186,8 +187,6 @@ def work_on_trial(
     device = worker_device(context.gpus)
     recipe = settings.recipe
     stop, objectives = context.config.search.stop_on_collapse, context.config.search.objectives
-
-    notice = Notice()
     watchdog = Watchdog(folder, context.config.search.hang_minutes)
 
     def evaluate(backbone: nn.Module) -> Metrics:

@@ -19,6 +19,7 @@ from scarce.collapse import collapse_reason
 from scarce.fewshot.probe import ProbeConfig
 from scarce.files import atomic_path
 
+TRIALS = "trials"  # folder of a run that has one of each trial
 SETTINGS_NAME = "trial.json"
 METRIC = "val_auc"  # of a report: what prunes, and what the search is after
 FAILED = "failed"  # of the last report of a trial that is not tried again: the reason
@@ -63,7 +64,7 @@ class TrialRecord:
 def read_trials(folder: Path) -> list[TrialRecord]:
     """The trials below a run's folder that made a report, by identity."""
     records = []
-    for history_path in sorted(folder.glob(f"trials/*/{HISTORY_NAME}")):
+    for history_path in sorted(folder.glob(f"{TRIALS}/*/{HISTORY_NAME}")):
         trial = history_path.parent
         started = json.loads((trial / SETTINGS_NAME).read_text())
         history = json.loads(history_path.read_text())
@@ -73,7 +74,7 @@ def read_trials(folder: Path) -> list[TrialRecord]:
 
 def read_sampled(folder: Path) -> dict[str, dict[str, Any]]:
     """What was sampled for every trial below a run's folder that was begun, by identity."""
-    paths = sorted(folder.glob(f"trials/*/{SETTINGS_NAME}"))
+    paths = sorted(folder.glob(f"{TRIALS}/*/{SETTINGS_NAME}"))
     return {path.parent.name: json.loads(path.read_text())["sampled"] for path in paths}
 
 

@@ -14,10 +14,11 @@ from localbucket import S3Handler
 
 @contextmanager
 def bucket_server(folder: Path) -> Iterator[str]:
-    """Serve the folders in `folder` as buckets; yields what stands behind the "?" of their URLs.
+    """Serve the folders in `folder` as buckets, `bucket` among them; yields what stands behind the "?" of their URLs.
 
     The environment has credentials meanwhile, made up ones, as the server takes any.
     """
+    (folder / "bucket").mkdir(parents=True, exist_ok=True)
     logging.getLogger("localbucket").setLevel(logging.ERROR)
 
     class Handler(S3Handler):

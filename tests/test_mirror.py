@@ -26,7 +26,6 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     folder = tmp_path_factory.mktemp("server")
-    (folder / "bucket").mkdir()
     with bucket_server(folder) as query:
         yield Remote("s3://bucket/runs", query)
 

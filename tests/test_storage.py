@@ -28,7 +28,6 @@ from scarce.storage import (
 def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     """A folder in a bucket of a local server."""
     folder = tmp_path_factory.mktemp("server")
-    (folder / "bucket").mkdir()
     with bucket_server(folder) as query:
         yield Remote("s3://bucket/some folder", query)
 

@@ -125,7 +125,7 @@ def other_separator(header: Sequence[str]) -> str:
 def _read_csv(path: Path, most: int | None = None) -> list[tuple[int, list[str]]]:
     """The rows that are not blank, or the first ones, each with the number of its last line."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with _opened(path) as file:
             if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise ValueError("it is UTF-16: save it as UTF-8")
             file.seek(0)
@@ -135,9 +135,13 @@ def _read_csv(path: Path, most: int | None = None) -> list[tuple[int, list[str]]
         raise UserError(f"{path} can't be read as a CSV file: {error}") from error
 
 
+def _opened(path: Path) -> gzip.GzipFile | io.BufferedReader:
+    return gzip.open(path) if path.suffix == ".gz" else open(path, "rb")
+
+
 def _is_utf8(path: Path) -> bool:
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        with _opened(path) as file:
             for _ in io.TextIOWrapper(file, "utf-8"):
                 pass
     except UnicodeDecodeError:

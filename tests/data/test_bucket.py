@@ -28,7 +28,6 @@ HELD_OUT = tuple(f"p{n}" for n in (*range(30), 44, 69))
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """The folder of a local server, which has one bucket, and how to reach it."""
     folder = tmp_path_factory.mktemp("server")
-    (folder / "bucket").mkdir()
     with bucket_server(folder) as query:
         yield folder, query
 

@@ -13,9 +13,9 @@ import pytest
 import ray
 
 from scarce import cluster, cluster_auth
-from scarce.cluster import _descendants
 from scarce.cluster_auth import on_loopback, require_that_it_asks
 from scarce.errors import UserError
+from scarce.processes import descendants
 
 
 def listening(processes: set[int]) -> dict[str, str]:
@@ -45,7 +45,7 @@ def listening(processes: set[int]) -> dict[str, str]:
 
 def test_a_local_cluster_listens_on_loopback_alone_and_asks_for_a_token(ray_cluster: str) -> None:
     ray.get(ray.remote(lambda: 1).remote())  # so that there is a worker
-    sockets = listening(_descendants(os.getpid()) | {os.getpid()})
+    sockets = listening(descendants(os.getpid()) | {os.getpid()})
     owners = " ".join(sockets.values())
     for part in ("gcs_server", "raylet", "dashboard", "DashboardAgent"):
         assert part in owners, sockets
