@@ -324,7 +324,9 @@ def _in_folder(remote: Remote) -> dict[str, int]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    return {path.name: path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    """What there is to bring; an empty file, such as a watchdog holds open, tells nothing."""
+    visible = (path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return {path.name: path for path in visible if path.stat().st_size}
 
 
 def _stamp(path: Path) -> Stamp:

@@ -17,7 +17,7 @@ from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.audit_run import make_subject, open_run
 from scarce.backbones import create_backbone, export_backbone, load_backbone
 from scarce.checkpoint import KEPT
-from scarce.config import DataConfig, PretrainConfig, SweepConfig
+from scarce.config import DataConfig, SweepConfig
 from scarce.data.feed import load_feed
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
@@ -280,7 +280,8 @@ class TestRefusals:
 
     @pytest.mark.parametrize("part", ["method", "backbone"])
     def test_an_unknown_name(self, folder: Path, part: str):
-        config = replace(small_sweep(folder, "unknown"), pretrain=PretrainConfig(**{part: "nonsense"}))
+        config = small_sweep(folder, "unknown")
+        config = replace(config, pretrain=replace(config.pretrain, **{part: "nonsense"}))
         with pytest.raises(UserError, match="nonsense"):
             run(config)
         assert not (folder / "runs" / "unknown").exists()
