@@ -35,7 +35,8 @@ from scarce.notice import give_notice
 TRIALS = 6
 FLAGS = [*UNPRUNED, "--trials", str(TRIALS), "--gpus-per-trial", "0.5", "--concurrent", "2"]
 NODE = {"num_cpus": 4, "num_gpus": 1}
-PAUSE_S = (4.0, 12.0)  # between two faults
+PAUSE_S = (2.0, 10.0)  # between two faults, or from a trial's beginning to the next fault
+BETWEEN_TRIALS = 0.2  # share of the faults that wait for no trial: a script starts for longer than its trials work
 
 Reports = dict[str, list[dict[str, Any]]]  # by trial
 
@@ -68,6 +69,9 @@ class Chaos:
         with suppress(AssertionError):  # it may end before it reports, which the balance tells
             driver.wait_for(lambda: driver.histories, "a report")
         while driver.process.poll() is None:
+            if self.random.random() > BETWEEN_TRIALS:
+                while driver.process.poll() is None and working(self, driver) is None:
+                    time.sleep(0.1)
             time.sleep(self.random.uniform(*PAUSE_S))
             fault = self.random.choice(FAULTS)
             reports = driver.histories
@@ -207,7 +211,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scarce-chaos-") as directory:
         shared = Path(directory)
-        write_hospitals(shared, patients=400)
+        write_hospitals(shared, patients=800)
         storage = {"RAY_gcs_storage": "rocksdb", "RAY_gcs_storage_path": str(shared / "gcs")}
         with simulated_cluster(shared, {"num_cpus": 2, "num_gpus": 0}, NODE, NODE, **storage) as cluster:
             chaos = Chaos(cluster, shared, arguments.log, arguments.seed)
