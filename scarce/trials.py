@@ -67,8 +67,9 @@ def read_trials(folder: Path) -> list[TrialRecord]:
     for history_path in sorted(folder.glob(f"{TRIALS}/*/{HISTORY_NAME}")):
         trial = history_path.parent
         started = json.loads((trial / SETTINGS_NAME).read_text())
-        history = json.loads(history_path.read_text())
-        records.append(TrialRecord(trial.name, started["sampled"], started["settings"], history, read_attempts(trial)))
+        if history := json.loads(history_path.read_text()):  # empty where it had to leave its machine before a report
+            sampled, settings = started["sampled"], started["settings"]
+            records.append(TrialRecord(trial.name, sampled, settings, history, read_attempts(trial)))
     return records
 
 

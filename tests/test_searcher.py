@@ -7,6 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from scarce.config import SearchConfig
+from scarce.files import write_json
 from scarce.optuna_space import make_sampler, to_distributions
 from scarce.searcher import Searcher
 from scarce.space import Choice, Float
@@ -140,6 +141,17 @@ def test_trials_that_finished_after_the_snapshot_are_known_after_a_restore(tmp_p
     known = other._ot_study.trials
     assert [(trial.params, trial.value) for trial in known] == [(START, 0.6), (late, 0.7)]
     assert optuna.trial.TrialState.RUNNING not in states(other)
+
+
+def test_a_trial_that_left_its_machine_before_its_first_report_is_no_obstacle_to_a_restore(tmp_path):
+    one = searcher(tmp_path)
+    one.suggest("a")
+    one.save(str(tmp_path / "state.pkl"))
+    write_json(tmp_path / "trials" / "1" / "trial.json", {"sampled": START, "settings": {}})
+    write_json(tmp_path / "trials" / "1" / "history.json", [])
+    other = searcher(tmp_path)
+    other.restore(str(tmp_path / "state.pkl"))
+    assert len(other._ot_study.trials) == 1
 
 
 class TestTwoObjectives:
