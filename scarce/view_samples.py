@@ -1,4 +1,4 @@
-"""Random views as one looks at them, made exactly as a training step makes them: for grids, contact sheets and reports."""
+"""Random views as one looks at them, made as a training step makes them: for grids, contact sheets and reports."""
 
 import numpy as np
 import torch
