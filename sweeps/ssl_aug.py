@@ -22,8 +22,8 @@ def main() -> None:
     config = parse(sys.argv[1:], PRESETS, __doc__)
 
     # Imported here, so that --help does not wait for torch and Ray.
+    from scarce.run_sweep import run_sweep
     from scarce.settings import search_space
-    from scarce.sweep import run_sweep
 
     run_sweep(config, search_space(config.pretrain))
 

@@ -18,8 +18,8 @@ from phantom_hospitals import results_of, small_sweep, start_script, write_hospi
 from scarce.cli import main
 from scarce.config import DataConfig, RunConfig, SweepConfig
 from scarce.errors import UserError
+from scarce.run_sweep import run_sweep
 from scarce.settings import search_space
-from scarce.sweep import run_sweep
 
 PATIENCE = 500  # seconds
 TRIALS = 3

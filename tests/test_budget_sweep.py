@@ -13,8 +13,8 @@ from phantom_hospitals import small_sweep, write_hospitals
 from scarce.budget_hook import BudgetHook
 from scarce.config import SweepConfig
 from scarce.errors import UserError
+from scarce.run_sweep import run_sweep
 from scarce.settings import search_space
-from scarce.sweep import run_sweep
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 

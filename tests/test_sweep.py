@@ -27,8 +27,8 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.task import build_task
 from scarce.pairing import Hospitals
+from scarce.run_sweep import run_sweep
 from scarce.settings import search_space
-from scarce.sweep import run_sweep
 
 BASELINES = {"pixel_statistics", "pixels_16", "random_forest", "random_weights", "from_scratch", "imagenet"}
 

@@ -17,8 +17,8 @@ from scarce.data.convert import convert
 from scarce.data.folder import scan
 from scarce.data.store import Dataset, open_dataset
 from scarce.errors import run_or_exit
+from scarce.run_sweep import run_sweep
 from scarce.settings import search_space
-from scarce.sweep import run_sweep
 
 PATIENT, IMAGE = "PATIENT-MARK", "IMAGE-MARK"
 MARKS = (PATIENT, IMAGE)
