@@ -20,7 +20,7 @@ settings.load_profile("same")
 
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
-RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py")
+RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py", "test_extending.py")
 CLUSTER_FOLDER = "cluster"  # tests that start several nodes, which take minutes: `make test-cluster`
 
 
