@@ -12,6 +12,7 @@ from phantom_hospitals import QUICK_AUDITS, results_of, small_sweep, write_hospi
 from safetensors.torch import load_file
 from torchvision.models import resnet18
 
+import scarce
 from scarce.audit.audits import report_json, run_audits
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
 from scarce.audit_run import make_subject, open_run
@@ -48,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(folder: Path) -> Path:
-    return run(whole(folder))
+    return scarce.sweep(whole(folder)).folder
 
 
 def whole(folder: Path) -> SweepConfig:
