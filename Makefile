@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-ray test-plain test-cluster lint bench chaos audit clean
+.PHONY: install sweep test test-ray test-plain test-cluster lint bench chaos audit reference clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
@@ -30,6 +30,9 @@ chaos: install ## half an hour of random kills: is a trial lost, are the numbers
 
 audit: install ## known vulnerabilities of the pinned packages: a report, never a failure
 	@$(BIN)/python .ci/audit.py
+
+reference: install ## every module's docstrings as pages: build/reference/index.html
+	$(BIN)/python docs/make_reference.py build/reference
 
 lint: install
 	$(BIN)/ruff check .

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parents[2] / "docs"
-_BLOCK = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r'^```(\w+) ?(?:title=)?"?([^"\n]*)"?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 class Block(NamedTuple):
     """A block of a page."""
 
     language: str
-    title: str  # of a file, its path; else empty
+    title: str  # what follows the language: of a file its path
     text: str
 
 
