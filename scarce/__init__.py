@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scarce.api import Run, convert, open_run, sweep
     from scarce.config import PRESETS, DataConfig, SweepConfig
-    from scarce.data.store import Dataset, open_dataset
+    from scarce.data.hospitals import open_hospital
+    from scarce.data.store import Dataset
     from scarce.errors import UserError
     from scarce.space import Choice, Float
 
@@ -21,11 +22,11 @@ __all__ = [
     "SweepConfig",
     "UserError",
     "convert",
-    "open_dataset",
+    "open_hospital",
     "open_run",
     "sweep",
 ]
-_HOMES = ("scarce.errors", "scarce.space", "scarce.config", "scarce.data.store", "scarce.api")
+_HOMES = ("scarce.errors", "scarce.space", "scarce.config", "scarce.data.store", "scarce.data.hospitals", "scarce.api")
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from scarce.commands.cluster import Cluster
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
 from scarce.commands.tune_packing import TunePacking
-from scarce.errors import run_or_exit
+from scarce.errors import EXITS, run_or_exit
 from scarce.packing_config import PACKING_PRESETS
 
 Command = (
@@ -42,7 +42,7 @@ def main() -> None:
         else:
             with refusals_in_one_line():
                 command = tyro.cli(
-                    Command, prog="scarce", description="Chest X-rays to Arrow, and finished runs to account."
+                    Command, prog="scarce", description=f"Chest X-rays to Arrow, and finished runs to account.\n{EXITS}"
                 )
         command.run()
 

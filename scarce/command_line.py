@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import tyro
 
-from scarce.errors import UserError
+from scarce.errors import EXITS, UserError
 
 Config = TypeVar("Config")
 
@@ -40,7 +40,7 @@ def parse(arguments: list[str], presets: Mapping[str, Config], description: str,
             args=rest,
             default=presets[preset],
             description=f"{description}\nThe defaults below are those of --preset {preset}; presets: "
-            f"{', '.join(presets)}.",
+            f"{', '.join(presets)}. {EXITS}",
             config=(tyro.conf.OmitArgPrefixes,),
         )
 

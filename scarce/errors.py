@@ -14,6 +14,9 @@ _PLACES = frozenset(
 )
 
 
+EXITS = "Exit codes: 0 done, 2 a mistake that one line on stderr explains, 130 Ctrl-C, 143 SIGTERM, 1 a fault of ours."
+
+
 class UserError(Exception):
     """Bad input. The message is one line: what was expected, what was found, how to mend it."""
 

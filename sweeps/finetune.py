@@ -15,7 +15,7 @@ from dataclasses import fields
 import tyro
 
 from scarce.command_line import refusals_in_one_line
-from scarce.errors import run_or_exit
+from scarce.errors import EXITS, run_or_exit
 from scarce.frozen_config import FinetuneSweepConfig
 
 
@@ -23,7 +23,10 @@ def main() -> None:
     """Search, evaluate, write runs/<name>/."""
     with refusals_in_one_line():
         config = tyro.cli(
-            FinetuneSweepConfig, args=sys.argv[1:], description=__doc__, config=(tyro.conf.OmitArgPrefixes,)
+            FinetuneSweepConfig,
+            args=sys.argv[1:],
+            description=f"{__doc__}\n{EXITS}",
+            config=(tyro.conf.OmitArgPrefixes,),
         )
 
     # Imported here, so that --help does not wait for torch.

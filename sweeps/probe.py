@@ -14,14 +14,16 @@ from functools import cache
 import tyro
 
 from scarce.command_line import refusals_in_one_line
-from scarce.errors import run_or_exit
+from scarce.errors import EXITS, run_or_exit
 from scarce.frozen_config import FrozenConfig
 
 
 def main() -> None:
     """Search, evaluate, write runs/<name>/."""
     with refusals_in_one_line():
-        config = tyro.cli(FrozenConfig, args=sys.argv[1:], description=__doc__, config=(tyro.conf.OmitArgPrefixes,))
+        config = tyro.cli(
+            FrozenConfig, args=sys.argv[1:], description=f"{__doc__}\n{EXITS}", config=(tyro.conf.OmitArgPrefixes,)
+        )
 
     # Imported here, so that --help does not wait for torch.
     import numpy as np

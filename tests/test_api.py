@@ -44,7 +44,7 @@ def test_a_finished_run_is_opened(tmp_path: Path) -> None:
     assert run.summary["chosen"]["auc"] == 0.6
     assert run.trials["val_auc"].tolist() == [0.6]
     assert run.config["config"]["data"]["target"].endswith("b")
-    images = scarce.open_dataset(tmp_path / "b").pixels(np.arange(2))
+    images = scarce.open_hospital(tmp_path / "b").pixels(np.arange(2))
     with torch.no_grad():
         features = run.backbone()(to_input(torch.from_numpy(images)))
     assert features.shape[0] == 2
