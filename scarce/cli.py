@@ -11,13 +11,17 @@ from scarce.commands.audit import Audit
 from scarce.commands.cluster import Cluster
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
+from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
+from scarce.commands.views import Views
 from scarce.errors import run_or_exit
 from scarce.packing_config import PACKING_PRESETS
 
 Command = (
     Annotated[Convert, subcommand("convert")]
     | Annotated[Describe, subcommand("describe")]
+    | Annotated[Show, subcommand("show")]
+    | Annotated[Views, subcommand("views")]
     | Annotated[Audit, subcommand("audit")]
     | Annotated[TunePacking, subcommand("tune-packing")]
     | Annotated[Cluster, subcommand("cluster")]
