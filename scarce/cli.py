@@ -11,6 +11,7 @@ from scarce.commands.audit import Audit
 from scarce.commands.cluster import Cluster
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
+from scarce.commands.gap import Gap
 from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
 from scarce.commands.views import Views
@@ -22,6 +23,7 @@ Command = (
     | Annotated[Describe, subcommand("describe")]
     | Annotated[Show, subcommand("show")]
     | Annotated[Views, subcommand("views")]
+    | Annotated[Gap, subcommand("gap")]
     | Annotated[Audit, subcommand("audit")]
     | Annotated[TunePacking, subcommand("tune-packing")]
     | Annotated[Cluster, subcommand("cluster")]
