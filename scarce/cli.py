@@ -11,6 +11,7 @@ from scarce.commands.audit import Audit
 from scarce.commands.cluster import Cluster
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
+from scarce.commands.export import Export
 from scarce.commands.gap import Gap
 from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
@@ -25,6 +26,7 @@ Command = (
     | Annotated[Views, subcommand("views")]
     | Annotated[Gap, subcommand("gap")]
     | Annotated[Audit, subcommand("audit")]
+    | Annotated[Export, subcommand("export")]
     | Annotated[TunePacking, subcommand("tune-packing")]
     | Annotated[Cluster, subcommand("cluster")]
 )
