@@ -14,6 +14,7 @@ from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
 from scarce.commands.export import Export
 from scarce.commands.features import Features
+from scarce.commands.fetch import Fetch
 from scarce.commands.gap import Gap
 from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
@@ -22,7 +23,8 @@ from scarce.errors import run_or_exit
 from scarce.packing_config import PACKING_PRESETS
 
 Command = (
-    Annotated[Convert, subcommand("convert")]
+    Annotated[Fetch, subcommand("fetch")]
+    | Annotated[Convert, subcommand("convert")]
     | Annotated[Describe, subcommand("describe")]
     | Annotated[Show, subcommand("show")]
     | Annotated[Views, subcommand("views")]
