@@ -30,12 +30,13 @@ What you may publish of it, weights that were trained on it included, is a quest
 
 
 def check_disk(out: Path, needed_gb: float) -> None:
-    """`UserError` where the disk of a folder, which need not exist, has less room."""
+    """`UserError` where the disk of a folder, which need not exist, has less room, what it holds already counted in."""
     there = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    held = sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e9
     free = shutil.disk_usage(there).free / 1e9
-    if free < needed_gb:
+    if free < needed_gb - held:
         raise UserError(
-            f"--out {out}: expected {needed_gb:g} GB of free disk for the download and its unpacking, found "
+            f"--out {out}: expected {needed_gb - held:.0f} GB of free disk for the download and its unpacking, found "
             f"{free:.0f} GB: free some, or name a folder on a larger disk"
         )
 

@@ -16,7 +16,7 @@ from scarce.files import whole_folder, write_json, write_text
 from scarce.looking.backbone import find_backbone
 from scarce.publishing.libraries import FILES, Format, check_format, check_installed, open_network, write_network
 from scarce.publishing.model_card import model_card
-from scarce.run_files import CONFIG_NAME, SUMMARY_NAME
+from scarce.run_files import SUMMARY_NAME
 from scarce.views import INPUT_MEAN, INPUT_STD, to_input
 
 TOLERANCE = 1e-4  # of the largest feature, or of 1 where that is smaller
@@ -46,7 +46,6 @@ def export_run(run: Path, wanted: Format, out: Path) -> float:
     except (KeyError, TypeError) as error:
         raise UserError(f"{source / CARD_NAME} does not say how the backbone was trained: {error}") from error
     folder = source.parent  # of the run
-    config = _optional(folder / CONFIG_NAME).get("config", {})
     summary, audit = _optional(folder / SUMMARY_NAME), _optional(folder / AUDIT_NAME / "audit.json")
     preprocessing = {
         "channels": 1,
@@ -61,7 +60,7 @@ def export_run(run: Path, wanted: Format, out: Path) -> float:
         write_network(unfinished, wanted, backbone, name, source, image_size)
         difference = _difference(unfinished, wanted, backbone, name, image_size)
         write_json(unfinished / "preprocessing.json", preprocessing)
-        text = model_card(card, config, summary, audit, wanted, FILES[wanted], difference)
+        text = model_card(card, summary, audit, wanted, FILES[wanted], difference)
         write_text(unfinished / "README.md", text)
     return difference
 

@@ -22,7 +22,6 @@ TERMS = {
 
 def model_card(
     card: Mapping[str, Any],
-    config: Mapping[str, Any],
     summary: Mapping[str, Any],
     audit: Mapping[str, Any],
     wanted: Format,
@@ -33,7 +32,6 @@ def model_card(
 
     Args:
         card: of the backbone.
-        config: the run's settings; {} where they are not known.
         summary: the run's results; {} where it was not evaluated.
         audit: the run's audits; {} where there are none.
         wanted: which library the file is for.
@@ -45,7 +43,6 @@ def model_card(
     hospital = data.get("pretrain", "unknown")
     pretrained = recipe["pretrain"]
     method = pretrained.get("method", "unknown")
-    shots = summary.get("protocol", {}).get("shots", config.get("protocol", {}).get("shots", []))
     parts = [
         "---",
         "license: other",
@@ -92,10 +89,6 @@ def model_card(
         f"{method}, {pretrained.get('epochs', 'unknown')} epochs, batch {pretrained.get('batch_size', 'unknown')}, "
         f"seed {pretrained.get('seed', 'unknown')}. Settings, package versions and git revision are in the run's "
         "config.json.",
-        "",
-        f"A probe on these features learns from {_listed(shots)} positive and as many negative films of the target "
-        "hospital, one a patient. Patients, not films, are split; the test patients were scored once, with draws of "
-        "labelled films that the search had not used.",
         "",
         *_results(summary),
         *_audits(audit),
@@ -155,6 +148,10 @@ def _results(summary: Mapping[str, Any]) -> list[str]:
     models += [(name, row) for name, row in summary["baselines"].items() if row.get("available", True)]
     rows = [[name, auc_text(row), interval_text(row)] for name, row in models]
     return [
+        f"A probe on these features learns from {_listed(summary['protocol']['shots'])} positive and as many negative "
+        "films of the target hospital, one a patient. Patients, not films, are split; the test patients were scored "
+        "once, with draws of labelled films that the search had not used.",
+        "",
         "## Results",
         "",
         "Mean test AUC over findings and shots:",
@@ -184,4 +181,4 @@ def _audits(audit: Mapping[str, Any]) -> list[str]:
 
 def _listed(shots: list[int]) -> str:
     words = [str(count) for count in shots]
-    return "a few" if not words else words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"

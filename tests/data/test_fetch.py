@@ -115,6 +115,15 @@ def test_a_full_disk_is_told_before_anything_is_asked(tmp_path: Path, monkeypatc
         FetchNih(tmp_path / "out", yes=True).run()
 
 
+def test_a_part_that_is_there_needs_no_room(tmp_path: Path) -> None:
+    free = fetch.shutil.disk_usage(tmp_path).free / 1e9
+    with pytest.raises(UserError, match="GB of free disk"):
+        fetch.check_disk(tmp_path, free + 1)
+    with open(tmp_path / "3.archive", "wb") as file:
+        file.truncate(2 * 10**9)  # a hole, which takes no disk
+    fetch.check_disk(tmp_path, free + 1)
+
+
 def test_kagglehub_that_is_not_installed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "kagglehub", None)
     with pytest.raises(UserError, match=r"pip install 'scarce\[fetch\]'"):
