@@ -7,18 +7,32 @@ import tyro
 from tyro.conf import subcommand
 
 from scarce.command_line import parse, refusals_in_one_line
+from scarce.commands.apply import Apply
 from scarce.commands.audit import Audit
 from scarce.commands.cluster import Cluster
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
+from scarce.commands.export import Export
+from scarce.commands.features import Features
+from scarce.commands.fetch import Fetch
+from scarce.commands.gap import Gap
+from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
+from scarce.commands.views import Views
 from scarce.errors import EXITS, run_or_exit
 from scarce.packing_config import PACKING_PRESETS
 
 Command = (
-    Annotated[Convert, subcommand("convert")]
+    Annotated[Fetch, subcommand("fetch")]
+    | Annotated[Convert, subcommand("convert")]
     | Annotated[Describe, subcommand("describe")]
+    | Annotated[Show, subcommand("show")]
+    | Annotated[Views, subcommand("views")]
+    | Annotated[Gap, subcommand("gap")]
     | Annotated[Audit, subcommand("audit")]
+    | Annotated[Export, subcommand("export")]
+    | Annotated[Features, subcommand("features")]
+    | Annotated[Apply, subcommand("apply")]
     | Annotated[TunePacking, subcommand("tune-packing")]
     | Annotated[Cluster, subcommand("cluster")]
 )

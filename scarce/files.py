@@ -67,6 +67,24 @@ def folder_of_run(out: str, name: str) -> Path:
     return folder
 
 
+def check_new_file(flag: str, path: Path, suffix: str) -> None:
+    """`UserError` where a file can't be written to the path that was given as `flag`: asked before work is done."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.suffix.lower() != suffix or path.is_dir():
+        raise UserError(f"{flag} {path}: expected the name of a {suffix} file to write")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {path}: {there} is no folder that can be written to, choose another place")
+
+
+def check_new_folder(flag: str, path: Path) -> None:
+    """`UserError` where no folder can be made at the path that was given as `flag`, or there is something already."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if os.path.lexists(path):
+        raise UserError(f"{flag} {path} is there already: name a folder that does not exist")
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {path}: {there} is no folder that can be written to, choose another place")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, atomically."""
     with atomic_path(path) as temporary:

@@ -57,7 +57,8 @@ def test_help_imports_nothing_heavy() -> None:
         "except SystemExit as end: assert end.code == 0\n"
         "print([name for name in ('ray', 'torch', 'pandas', 'pyarrow', 'sklearn') if name in sys.modules])"
     )
-    for arguments in (["--help"], ["convert", "folder", "--help"], ["audit", "--help"], ["tune-packing", "--help"]):
+    own = ("audit", "tune-packing", "show", "views", "gap", "export", "features", "apply", "fetch")
+    for arguments in (["--help"], ["convert", "folder", "--help"], *([name, "--help"] for name in own)):
         ended = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert ended.stdout.splitlines()[-1] == "[]"
 

@@ -32,6 +32,13 @@ COMMANDS = {
     "folder": "--source folder --out new",
     "describe": "",
     "audit": "",
+    "show": "",
+    "views": "",
+    "gap": "",
+    "export": "--out new",
+    "features": "--out new.parquet",
+    "apply": "--out new.csv",
+    "fetch": "",
     "tune-packing": "--pretrain a --image-size 32 --batch-size 16 --trials-at-once 1 --seconds 0.1",
 }
 
@@ -54,7 +61,7 @@ class Bad:
         """The command line after the program's name."""
         more = self.flags.split() if isinstance(self.flags, str) else self.flags
         first = {"nih": ["convert", "nih"], "padchest": ["convert", "padchest"], "folder": ["convert", "folder"]}
-        alone = self.command in ("describe", "audit", "tune-packing")
+        alone = not (ROOT / "sweeps" / f"{self.command}.py").exists()
         start = first.get(self.command, [self.command] if alone else [])
         return [*start, *COMMANDS[self.command].split(), *more]
 

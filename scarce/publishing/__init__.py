@@ -1,0 +1,1 @@
+"""What a finished run gives to others: its backbone in their libraries, its features, its scores."""
