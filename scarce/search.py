@@ -13,6 +13,7 @@ from scarce.fewshot.task import Task
 from scarce.optuna_space import make_sampler, to_distributions
 from scarce.pruner import RUNGS_NAME, Pruner
 from scarce.report.console import TrialLines
+from scarce.report.live_trials import watch_trials
 from scarce.resources import Plan
 from scarce.retries import TUNE_MAX_FAILURES, Retries, last_line
 from scarce.searcher import Searcher
@@ -77,7 +78,7 @@ def search(
     if config.run.resume and tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=False)
         # Ray has no public way to what was pickled with the run's folder of then.
-        restored: Any = vars(tuner)["_local_tuner"]._tune_config
+        restored = _inside(tuner)._tune_config
         restored.search_alg.folder = context.folder
         if isinstance(restored.scheduler, Pruner):
             restored.scheduler.path = context.folder / RUNGS_NAME
@@ -118,10 +119,17 @@ def search(
                 verbose=0,
             ),
         )
-    results = tuner.fit()
+    callbacks = _inside(tuner).get_run_config().callbacks
+    with watch_trials(context, trials, budget) as shown:  # after the tuner was pickled: a terminal can't be
+        callbacks[:] = [shown if isinstance(callback, TrialLines) else callback for callback in callbacks]
+        results = tuner.fit()
     context.mirror.pull_reports()
     return {
         folder_of(result.config or {}).name: (result.metrics or {}).get(FAILED) or last_line(result.error)
         for result in map(results.__getitem__, range(len(results)))
         if result.error or FAILED in (result.metrics or {})
     }
+
+
+def _inside(tuner: tune.Tuner) -> Any:
+    return vars(tuner)["_local_tuner"]
