@@ -29,6 +29,7 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
+from scarce.live_metrics import LiveMetrics
 from scarce.memory import is_out_of_memory
 from scarce.mirror import BOARDS, NOT_MIRRORED, Mirror
 from scarce.notice import Notice
@@ -225,10 +226,17 @@ def work_on_trial(
         return
     board_folder = context.folder / BOARDS / folder.name
     board_writer = BoardWriter(board_folder, sampled, objectives)
-    with context.mirror.bringing_attempts(folder), recorded_attempt(folder), watchdog, board_writer as board:
+    with (
+        context.mirror.bringing_attempts(folder),
+        recorded_attempt(folder),
+        watchdog,
+        board_writer as board,
+        LiveMetrics(context.run, folder.name) as live,
+    ):
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)
+            live.set(metrics)
             context.mirror.push_trial(folder, board_folder)
             with notice.saved():
                 report({**metrics, "trial": folder.name})
