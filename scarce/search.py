@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def search(
     Returns:
         The trials that failed for good, by identity, with the reason in a line.
     """
-    config = context.config
+    config, context = context.config, replace(context, space=dict(space))
 
     def folder_of(sampled: dict[str, Value]) -> Path:
         return context.trial_folder(context.settings(sampled))

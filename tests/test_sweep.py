@@ -10,6 +10,7 @@ import pytest
 import torch
 from phantom_hospitals import QUICK_AUDITS, results_of, small_sweep, write_hospitals
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.models import resnet18
 
 from scarce.audit.audits import report_json, run_audits
@@ -128,6 +129,16 @@ def test_trials_are_pruned_or_done_and_their_checkpoints_bounded(finished: Path)
         assert len([name for name in files if name.startswith("step-")]) <= KEPT
         assert {"best.pt", "history.json", "trial.json"} <= files
         assert list((finished / "tensorboard" / trial).glob("events*"))
+
+
+def test_tensorboard_has_every_trial_s_views_and_the_chosen_model_s_features(finished: Path):
+    names = {path.name for path in (finished / "trials").iterdir()}
+    assert {path.name for path in (finished / "tensorboard").iterdir()} == {*names, "chosen"}
+    for name in names:
+        events = EventAccumulator(str(finished / "tensorboard" / name)).Reload()
+        assert events.Tags()["images"] == ["views/32px"]
+        assert "val_auc" in events.Tags()["scalars"]
+    assert (finished / "tensorboard" / "chosen" / "projector_config.pbtxt").exists()
 
 
 def test_the_exported_backbone_is_the_chosen_trials(finished: Path):
