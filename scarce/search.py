@@ -20,6 +20,7 @@ from scarce.retries import TUNE_MAX_FAILURES, Retries, last_line
 from scarce.searcher import Searcher
 from scarce.settings import Value
 from scarce.space import Dimension
+from scarce.study_journal import StudyJournal
 from scarce.trial import TrialContext, run_trial
 from scarce.trials import FAILED, METRIC, TrialRecord
 
@@ -120,8 +121,10 @@ def search(
                 verbose=0,
             ),
         )
-    callbacks = _inside(tuner).get_run_config().callbacks
-    with watch_trials(context, trials, budget) as shown:  # after the tuner was pickled: a terminal can't be
+    callbacks, search_alg = _inside(tuner).get_run_config().callbacks, _inside(tuner)._tune_config.search_alg
+    # Now that the tuner was pickled: a terminal and an open file can't be.
+    callbacks.append(StudyJournal(context.folder, lambda: search_alg.study, lambda sampled: folder_of(sampled).name))
+    with watch_trials(context, trials, budget) as shown:
         callbacks[:] = [shown if isinstance(callback, TrialLines) else callback for callback in callbacks]
         results = tuner.fit()
     context.mirror.pull_reports()
