@@ -21,6 +21,7 @@ from scarce.searcher import Searcher
 from scarce.settings import Value
 from scarce.space import Dimension
 from scarce.study_journal import StudyJournal
+from scarce.trackers import Tracking, open_trackers
 from scarce.trial import TrialContext, run_trial
 from scarce.trials import FAILED, METRIC, TrialRecord
 
@@ -124,6 +125,8 @@ def search(
     callbacks, search_alg = _inside(tuner).get_run_config().callbacks, _inside(tuner)._tune_config.search_alg
     # Now that the tuner was pickled: a terminal and an open file can't be.
     callbacks.append(StudyJournal(context.folder, lambda: search_alg.study, lambda sampled: folder_of(sampled).name))
+    name = f"{context.folder.parent.name}/{context.folder.name}"
+    callbacks.append(Tracking(open_trackers(config.run, name), config.pretrain.epochs))
     with watch_trials(context, trials, budget) as shown:
         callbacks[:] = [shown if isinstance(callback, TrialLines) else callback for callback in callbacks]
         results = tuner.fit()

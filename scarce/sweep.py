@@ -34,6 +34,7 @@ from scarce.search import TUNE_NAME, prepare_ray, search
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
 from scarce.spending import Spending
+from scarce.trackers import check_trackers
 from scarce.trial import TrialContext, worker_device
 from scarce.trials import read_sampled, read_trials, write_trials_table
 from scarce.warm_start import WARM_START_NAME, open_warm_start
@@ -53,6 +54,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C; the same command with `--resume` goes on from there.
     """
     prepare_ray()
+    check_trackers(config.run)
     started = time.monotonic()
     budget, prices = open_budget(config.search)
     mirror = open_mirror(run_folder(config.data, config.run, "ssl_aug"))
