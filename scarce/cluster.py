@@ -56,7 +56,7 @@ def local_cluster(
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     common: dict[str, Any] = {"log_to_driver": log_to_driver, "logging_level": logging.ERROR}
     if ray.is_initialized():
-        yield _url(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR))
+        yield dashboard_url()
     elif address != "local":
         with _shut_down_after():
             yield _url(_join(address, common))
@@ -78,6 +78,11 @@ def local_cluster(
             )
             remember_processes()
             yield _url(context)
+
+
+def dashboard_url() -> str:
+    """The URL of the dashboard of the cluster that this process is in, "" if it has none."""
+    return _url(ray.init(ignore_reinit_error=True, logging_level=logging.ERROR))
 
 
 def cluster_nodes(autoscale: tuple[int, float, float] | None) -> list[dict[str, float]]:

@@ -150,6 +150,12 @@ class RunConfig:
     autoscale: tuple[int, float, float] | None = None
     """Worker nodes that the cluster may grow to, and the CPUs and GPUs of each, such as 16 8 1: trials are planned for
     all of them, and those that wait make the autoscaler start nodes. None: for the nodes that are up."""
+    mlflow: str = ""
+    """URI of an MLflow tracking store that trials are reported to, such as http://127.0.0.1:5000 or sqlite:///mlflow.db;
+    empty: none. Needs `pip install 'scarce[mlflow]'`."""
+    wandb: str = ""
+    """Weights & Biases project that trials are reported to, with WANDB_MODE=offline into files; empty: none. Needs
+    `pip install 'scarce[wandb]'`."""
 
     def __post_init__(self) -> None:
         if self.autoscale and (self.autoscale[0] < 1 or min(self.autoscale[1:]) < 0):

@@ -44,6 +44,7 @@ from scarce.run_files import check_folder, prepare_folder
 from scarce.search import prepare_ray, search
 from scarce.settings import Value, default_settings, override, search_space, values_of
 from scarce.space import Choice, Dimension, Float
+from scarce.trackers import check_trackers
 from scarce.trial import TrialContext, worker_device
 from scarce.trials import METRIC, TrialRecord, read_trials
 
@@ -76,6 +77,7 @@ def run_contest(config: MethodsConfig) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C; the same command with `--resume` goes on from there.
     """
     prepare_ray()
+    check_trackers(config.run)
     run = open_mirror(run_folder(config.data, config.run, "methods"))
     folder = run.folder
     names = tuple(config.methods or REGISTRY)

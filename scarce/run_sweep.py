@@ -7,6 +7,7 @@ from pathlib import Path
 import ray
 
 from scarce.audit_run import audit_run
+from scarce.backbones import load_backbone
 from scarce.budget import open_budget
 from scarce.budget_hook import BudgetHook
 from scarce.cluster import cluster_nodes, local_cluster
@@ -23,6 +24,7 @@ from scarce.outlook import look_ahead
 from scarce.pairing import Hospitals
 from scarce.pareto import choose_trial
 from scarce.prices import read_nodes
+from scarce.projector import project
 from scarce.report.cost import cost_line, cost_summary
 from scarce.report.plots import plot_learning_curves, plot_pareto
 from scarce.report.summary import summary_markdown
@@ -32,7 +34,8 @@ from scarce.search import TUNE_NAME, prepare_ray, search
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
 from scarce.spending import Spending
-from scarce.trial import TrialContext
+from scarce.trackers import check_trackers
+from scarce.trial import TrialContext, worker_device
 from scarce.trials import read_sampled, read_trials, write_trials_table
 from scarce.warm_start import WARM_START_NAME, open_warm_start
 
@@ -51,6 +54,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C; the same command with `--resume` goes on from there.
     """
     prepare_ray()
+    check_trackers(config.run)
     started = time.monotonic()
     budget, prices = open_budget(config.search)
     mirror = open_mirror(run_folder(config.data, config.run, "ssl_aug"))
@@ -129,6 +133,9 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
         "confidence": config.protocol.confidence,
     }
     write_json(folder / SUMMARY_NAME, summary)
+    device = worker_device(plan.gpus)
+    backbone = load_backbone(folder / "best")[0].to(device)
+    project(mirror, backbone, hospitals, (val_task, test_task), image_size, device)
     spending.tick("final")
     audits = config.audits.audit
     if audits and budget.seconds_left(spending.seconds, spending.usd, spending.usd_per_hour) <= 0:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from scarce.fewshot.task import Task
 from scarce.optuna_space import make_sampler, to_distributions
 from scarce.pruner import RUNGS_NAME, Pruner
 from scarce.report.console import TrialLines
+from scarce.report.live_trials import watch_trials
 from scarce.resources import Plan
 from scarce.retries import TUNE_MAX_FAILURES, Retries, last_line
 from scarce.searcher import Searcher
 from scarce.settings import Value
 from scarce.space import Dimension
+from scarce.study_journal import StudyJournal
+from scarce.trackers import Tracking, open_trackers
 from scarce.trial import TrialContext, run_trial
 from scarce.trials import FAILED, METRIC, TrialRecord
 
@@ -65,7 +69,7 @@ def search(
     Returns:
         The trials that failed for good, by identity, with the reason in a line.
     """
-    config = context.config
+    config, context = context.config, replace(context, space=dict(space))
 
     def folder_of(sampled: dict[str, Value]) -> Path:
         return context.trial_folder(context.settings(sampled))
@@ -77,7 +81,7 @@ def search(
     if config.run.resume and tune.Tuner.can_restore(path):
         tuner = tune.Tuner.restore(path, trainable, resume_unfinished=True, restart_errored=False)
         # Ray has no public way to what was pickled with the run's folder of then.
-        restored: Any = vars(tuner)["_local_tuner"]._tune_config
+        restored = _inside(tuner)._tune_config
         restored.search_alg.folder = context.folder
         if isinstance(restored.scheduler, Pruner):
             restored.scheduler.path = context.folder / RUNGS_NAME
@@ -118,10 +122,21 @@ def search(
                 verbose=0,
             ),
         )
-    results = tuner.fit()
+    callbacks, search_alg = _inside(tuner).get_run_config().callbacks, _inside(tuner)._tune_config.search_alg
+    # Now that the tuner was pickled: a terminal and an open file can't be.
+    callbacks.append(StudyJournal(context.folder, lambda: search_alg.study, lambda sampled: folder_of(sampled).name))
+    name = f"{context.folder.parent.name}/{context.folder.name}"
+    callbacks.append(Tracking(open_trackers(config.run, name), config.pretrain.epochs))
+    with watch_trials(context, trials, budget) as shown:
+        callbacks[:] = [shown if isinstance(callback, TrialLines) else callback for callback in callbacks]
+        results = tuner.fit()
     context.mirror.pull_reports()
     return {
         folder_of(result.config or {}).name: (result.metrics or {}).get(FAILED) or last_line(result.error)
         for result in map(results.__getitem__, range(len(results)))
         if result.error or FAILED in (result.metrics or {})
     }
+
+
+def _inside(tuner: tune.Tuner) -> Any:
+    return vars(tuner)["_local_tuner"]

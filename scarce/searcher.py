@@ -77,16 +77,16 @@ class Searcher(OptunaSearch):
         """
         if self.budget is not None and not self.budget.has_room():
             return OptunaSearch.FINISHED if self.budget.is_idle else None
-        sampler = self._study.sampler
+        sampler = self.study.sampler
         for _ in range(SAME_AGAIN):
             settings: Any = super().suggest(trial_id)
-            self._study.sampler = sampler
+            self.study.sampler = sampler
             if settings not in self.suggested:
                 self.suggested.append(settings)
                 return settings
-            self._study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
-            self._study.sampler = optuna.samplers.RandomSampler(len(self._study.trials))
-        self._study.sampler = sampler
+            self.study.tell(self._ot_trials.pop(trial_id), state=TrialState.FAIL)
+            self.study.sampler = optuna.samplers.RandomSampler(len(self.study.trials))
+        self.study.sampler = sampler
         print(
             f"no more trials begin: all {len(self.suggested)} settings of the search space have been tried", flush=True
         )
@@ -118,13 +118,14 @@ class Searcher(OptunaSearch):
         folder = self.folder  # may have moved since then
         super().restore(checkpoint_path)
         self.folder = folder
-        known = [trial.params for trial in self._study.trials if EARLIER not in trial.user_attrs]
+        known = [trial.params for trial in self.study.trials if EARLIER not in trial.user_attrs]
         for record in read_trials(self.folder):
             if record.last["epoch"] >= self.epochs and record.sampled not in known:
                 self._add(record)
 
     @property
-    def _study(self) -> optuna.Study:
+    def study(self) -> optuna.Study:
+        """What the sampler knows; another one after a restore."""
         study: Any = self._ot_study
         return study
 
@@ -140,4 +141,4 @@ class Searcher(OptunaSearch):
             distributions=self.distributions,
             user_attrs=dict.fromkeys(marks, True),
         )
-        self._study.add_trial(trial)
+        self.study.add_trial(trial)

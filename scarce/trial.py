@@ -7,10 +7,9 @@ Tune reuses that process for one trial after the other, and it keeps its worker 
 
 import gc
 import math
-import shutil
 import uuid
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from torch import nn
 
 from scarce.attempts import recorded_attempt
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
+from scarce.board import BoardWriter
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
 from scarce.distributed import rank, world_size
@@ -29,16 +29,20 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
+from scarce.live_metrics import LiveMetrics
 from scarce.memory import is_out_of_memory
 from scarce.mirror import BOARDS, NOT_MIRRORED, Mirror
 from scarce.notice import Notice
-from scarce.pretrain import Metrics, Preempted, pretrain
+from scarce.pretrain import Metrics, Preempted, build_method, pretrain
 from scarce.settings import Settings, Value, override
+from scarce.space import Dimension
 from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME, TRIALS
 from scarce.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from scarce.worker_group import WorkerGroup
+
+SHOWN_IMAGES = 6  # whose views are drawn
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class TrialContext:
     cpus: float  # of a training worker
     gpus: float  # of a training worker; a share of one GPU, or several
     mirror: Mirror = NOT_MIRRORED  # of `folder`
+    space: Mapping[str, Dimension] = field(default_factory=dict)  # that a search samples from
 
     @property
     def run(self) -> str:
@@ -224,11 +229,20 @@ def work_on_trial(
             train(report=report)
         return
     board_folder = context.folder / BOARDS / folder.name
-    board_writer = BoardWriter(board_folder, sampled, objectives)
-    with context.mirror.bringing_attempts(folder), recorded_attempt(folder), watchdog, board_writer as board:
+    board_writer = BoardWriter(board_folder, sampled, objectives, context.space)
+    with (
+        context.mirror.bringing_attempts(folder),
+        recorded_attempt(folder),
+        watchdog,
+        board_writer as board,
+        LiveMetrics(context.run, folder.name) as live,
+    ):
+        shown = np.linspace(0, len(images) - 1, min(SHOWN_IMAGES, len(images))).astype(int)
+        board.show_views(images.gather(shown), build_method(recipe).views(recipe.pretrain.image_size, recipe.views))
 
         def report_everywhere(metrics: Metrics) -> None:
             board.add(metrics)
+            live.set(metrics)
             context.mirror.push_trial(folder, board_folder)
             with notice.saved():
                 report({**metrics, "trial": folder.name})
@@ -246,32 +260,3 @@ def worker_device(gpus: float) -> torch.device:
     if gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus)
     return torch.device("cuda", torch.cuda.current_device())
-
-
-class BoardWriter:
-    """A trial's TensorBoard folder: its reports as scalars, its settings under HParams.
-
-    Written afresh by every process that works on the trial, which starts by replaying what was reported before.
-    """
-
-    def __init__(self, folder: Path, sampled: Mapping[str, Value], objectives: Iterable[str]) -> None:
-        from tensorboardX import SummaryWriter
-        from tensorboardX.summary import hparams
-
-        shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder), flush_secs=5)
-        for summary in hparams(dict(sampled), dict.fromkeys(objectives, 0.0)):
-            self._writer.file_writer.add_summary(summary)
-
-    def add(self, metrics: Metrics) -> None:
-        """Write one report, but for what is no number."""
-        for name, value in metrics.items():
-            if not isinstance(value, str):
-                self._writer.add_scalar(name, value, int(metrics["step"]))
-        self._writer.flush()
-
-    def __enter__(self) -> "BoardWriter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._writer.close()

@@ -25,6 +25,8 @@ FILES = [
     "kuberay/rayjob.yaml",
     "kuberay/storage.yaml",
     "l4.yaml",
+    "monitoring/grafana.json",
+    "monitoring/prometheus.yaml",
     "slurm/sweep.sbatch",
 ]
 
@@ -149,6 +151,25 @@ MISTAKES = [
     ("Dockerfile", "USER scarce\n", "", "runs as root"),
     ("Dockerfile", "--requirement requirements.lock", "ray torch", "does not install requirements.lock"),
     ("Dockerfile", "COPY sweeps sweeps", "COPY . .", "copies everything"),
+    # monitoring
+    ("monitoring/prometheus.yaml", "scrape_interval: 10s", "scrape_interval: 10", "scrape_interval must be a str"),
+    ("monitoring/prometheus.yaml", "scrape_interval: 10s", "scrape_interval: ten", "expected a duration"),
+    ("monitoring/prometheus.yaml", "job_name: ray", "name: ray", "a job has no name"),
+    ("monitoring/prometheus.yaml", "prom_metrics_service_discovery.json", "nodes.json", "no node of Ray is found"),
+    ("monitoring/prometheus.yaml", "/tmp/ray/", "/tmp/ray-*/", "takes absolute paths"),
+    ("monitoring/prometheus.yaml", re.compile(r"    file_sd_configs.*", re.DOTALL), "", "job ray scrapes nothing"),
+    ("monitoring/grafana.json", '"panels": [', '"panels": ', "is no JSON"),
+    ("monitoring/grafana.json", '"uid": "scarce"', '"uuid": "scarce"', "no uuid"),
+    ("monitoring/grafana.json", "(trial) (ray_scarce_loss", "(trial) (ray_scarce_los", "ray_scarce_los is no metric"),
+    ("monitoring/grafana.json", "(trial) (ray_scarce_loss", "(trial) (ray_scarce_los", "no panel draws"),
+    ("monitoring/grafana.json", "values(ray_scarce_val_auc", "values(ray_val_auc", "ray_val_auc is no metric"),
+    ("monitoring/grafana.json", "by (trial) (ray_scarce_loss", "by (node) (ray_scarce_loss", "node is no tag"),
+    ("monitoring/grafana.json", 'loss{run=~\\"$run\\"})', 'loss{job=~\\"$run\\"})', "job is no tag"),
+    ("monitoring/grafana.json", 'loss{run=~\\"$run\\"})', 'loss{run=~\\"$run\\"}', "do not match"),
+    ("monitoring/grafana.json", "{{trial}}", "{{name}}", "legend {{name}}"),
+    ("monitoring/grafana.json", '"id": 2', '"id": 1', "another's too"),
+    ("monitoring/grafana.json", '"x": 16', '"x": 17', "x . w at most 24"),
+    ("monitoring/grafana.json", "${datasource}", "P1809F7CD0C75ACF3", "one site's own"),
     # Slurm
     ("slurm/sweep.sbatch", 'for argument in "$@"; do', 'for argument in "$@";', "syntax error"),
     ("slurm/sweep.sbatch", "trap cleanup EXIT\n", "", "set a trap on EXIT"),
@@ -199,6 +220,8 @@ def test_a_mistake_is_found_where_it_is(tmp_path: Path, name: str, right: str | 
         ("kuberay/raycluster.yaml", "terminationGracePeriodSeconds: 30 #", "terminationGracePeriodSeconds: long #"),
         ("compose.yaml", "    shm_size: 8gb", "    shm_size: 64mb"),
         ("slurm/sweep.sbatch", "--signal=B:TERM@60", "--signal=TERM@60"),
+        ("monitoring/prometheus.yaml", "scrape_interval: 10s", "scrape_interval: ten"),
+        ("monitoring/grafana.json", "(trial) (ray_scarce_loss", "(trial) (ray_scarce_los"),
     ],
 )
 def test_the_line_is_that_of_the_mistake(tmp_path: Path, name: str, right: str, wrong: str):
@@ -219,6 +242,8 @@ def test_the_line_is_that_of_the_mistake(tmp_path: Path, name: str, right: str, 
         ("kuberay/raycluster.yaml", ("kind",)),
         ("kuberay/raycluster.yaml", ("spec", "workerGroupSpecs", 0, "template", "spec", "volumes", 0)),
         ("compose.yaml", ("services", "sweep", "secrets", 0)),
+        ("monitoring/prometheus.yaml", ("scrape_configs",)),
+        ("monitoring/prometheus.yaml", ("scrape_configs", 0, "file_sd_configs")),
     ],
 )
 def test_a_value_of_another_type_is_a_fault_and_no_crash(

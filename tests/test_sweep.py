@@ -5,11 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 import torch
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from phantom_hospitals import QUICK_AUDITS, results_of, small_sweep, write_hospitals
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torchvision.models import resnet18
 
 import scarce
@@ -70,6 +74,7 @@ def test_the_run_folder_holds_what_the_readme_names(finished: Path):
             "trials",
             "tune",
             "rungs.jsonl",
+            "study.journal",
             "spending.json",
         ),
     }
@@ -129,6 +134,31 @@ def test_trials_are_pruned_or_done_and_their_checkpoints_bounded(finished: Path)
         assert len([name for name in files if name.startswith("step-")]) <= KEPT
         assert {"best.pt", "history.json", "trial.json"} <= files
         assert list((finished / "tensorboard" / trial).glob("events*"))
+
+
+def test_the_study_is_there_for_optuna_s_own_tools(finished: Path):
+    storage = JournalStorage(JournalFileBackend(str(finished / "study.journal")))
+    study = optuna.load_study(study_name="whole", storage=storage)
+    table = pd.read_parquet(finished / "trials.parquet")
+    ended = {"done": "COMPLETE", "pruned": "PRUNED"}
+    assert {trial.user_attrs["trial"]: trial.state.name for trial in study.trials} == {
+        row.trial: ended[row.status] for row in table.itertuples()
+    }
+    for trial in study.trials:
+        history = json.loads((finished / "trials" / trial.user_attrs["trial"] / "history.json").read_text())
+        told = {int(report["step"]): report["val_auc"] for report in history}
+        assert trial.intermediate_values.items() <= told.items()
+        assert trial.value == history[-1]["val_auc"]
+
+
+def test_tensorboard_has_every_trial_s_views_and_the_chosen_model_s_features(finished: Path):
+    names = {path.name for path in (finished / "trials").iterdir()}
+    assert {path.name for path in (finished / "tensorboard").iterdir()} == {*names, "chosen"}
+    for name in names:
+        events = EventAccumulator(str(finished / "tensorboard" / name)).Reload()
+        assert events.Tags()["images"] == ["views/32px"]
+        assert "val_auc" in events.Tags()["scalars"]
+    assert (finished / "tensorboard" / "chosen" / "projector_config.pbtxt").exists()
 
 
 def test_the_exported_backbone_is_the_chosen_trials(finished: Path):

@@ -7,7 +7,7 @@ from typing import Literal
 
 import yaml
 
-from scarce.cluster_check import compose, kubernetes, launcher, slurm
+from scarce.cluster_check import compose, kubernetes, launcher, monitoring, slurm
 from scarce.cluster_check.common import (
     COMMON,
     Check,
@@ -75,7 +75,7 @@ def _check(path: Path, pins: Pins, filled: bool) -> Iterator[Verdict]:
             yield Verdict(_shown(path), check.name, "fault", fault.text, fault.line)
         if not faults:
             yield Verdict(_shown(path), check.name, check.fine)
-        elif check.find is read_as_yaml:
+        elif check.find in (read_as_yaml, monitoring.read_as_json):
             return  # the others would only say it again
 
 
@@ -89,6 +89,8 @@ def _checks_of(file: ClusterFile, filled: bool) -> Sequence[Check]:
         return (*slurm.CHECKS, *COMMON, own_names, _HEADER)
     if file.path.name.startswith("Dockerfile"):
         return (*compose.DOCKERFILE_CHECKS, *COMMON, own_names)
+    if file.path.suffix == ".json":
+        return (Check("JSON", monitoring.read_as_json), *monitoring.DASHBOARD_CHECKS, *COMMON, own_names)
     if file.path.suffix not in (".yaml", ".yml"):
         return (Check("kind", _unknown),)
     syntax = Check("YAML", read_as_yaml)
@@ -99,6 +101,8 @@ def _checks_of(file: ClusterFile, filled: bool) -> Sequence[Check]:
     kinds = {str(document.get("kind")) for document in file.documents}
     if "services" in first:
         return (syntax, *compose.CHECKS, *COMMON, own_names, _HEADER)
+    if "scrape_configs" in first:
+        return (syntax, *monitoring.PROMETHEUS_CHECKS, *COMMON, own_names)
     if "apiVersion" in first or "kind" in first:
         site = () if filled else (Check("images are variables", kubernetes.site_names),)
         if kinds & {"RayCluster", "RayJob"}:
@@ -112,5 +116,7 @@ def _checks_of(file: ClusterFile, filled: bool) -> Sequence[Check]:
 
 def _unknown(_file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
     yield Fault(
-        0, "is no cluster file known here: expected a launcher, Kubernetes or compose YAML, an .sbatch or a Dockerfile"
+        0,
+        "is no cluster file known here: expected a launcher, Kubernetes, compose or Prometheus YAML, a dashboard's "
+        "JSON, an .sbatch or a Dockerfile",
     )

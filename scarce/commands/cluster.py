@@ -16,7 +16,8 @@ class Cluster:
     action: Annotated[Positional[Literal["check"]], arg(metavar="check")]
     """What to do with them."""
     files: Annotated[Positional[tuple[Path, ...]], arg(metavar="FILE")] = ()
-    """Launcher, Kubernetes or compose YAML, .sbatch or Dockerfile; none: all files of cluster/."""
+    """Launcher, Kubernetes, compose or Prometheus YAML, a Grafana dashboard, .sbatch or Dockerfile; none: all of
+    cluster/."""
     filled: bool = False
     """The files are envsubst's output: names of projects and buckets may be in them, variables may not."""
 

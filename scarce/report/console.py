@@ -5,6 +5,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from scarce.report.progress import ending
 from scarce.trials import FAILED
 
 
@@ -32,14 +33,8 @@ class TrialLines(Callback):
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
         """Print how it ended, and how many are left."""
         result = trial.last_result
-        end = "done" if result.get("epoch", 0) >= self.epochs else "pruned"
-        if result.get("out_of_budget"):
-            end = "stopped for the budget"
-        if result.get("collapsed"):
-            end = "collapsed"
-        if FAILED in result:
-            end = "failed"
         ended = 1 + sum(other.is_finished() for other in trials if other is not trial)  # Tune marks it after this call
+        end = ending(result, self.epochs)
         print(f"trial {trial.trial_id[-5:]} {result.get('trial', '')}  {end} ({ended} trials ended)", flush=True)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **_: Any) -> None:
