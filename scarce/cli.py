@@ -9,8 +9,10 @@ from tyro.conf import subcommand
 from scarce.command_line import parse, refusals_in_one_line
 from scarce.commands.audit import Audit
 from scarce.commands.cluster import Cluster
+from scarce.commands.compare import Compare
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
+from scarce.commands.report import Report
 from scarce.commands.tune_packing import TunePacking
 from scarce.errors import run_or_exit
 from scarce.packing_config import PACKING_PRESETS
@@ -19,6 +21,8 @@ Command = (
     Annotated[Convert, subcommand("convert")]
     | Annotated[Describe, subcommand("describe")]
     | Annotated[Audit, subcommand("audit")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[TunePacking, subcommand("tune-packing")]
     | Annotated[Cluster, subcommand("cluster")]
 )
