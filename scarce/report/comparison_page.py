@@ -58,11 +58,12 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     for pair in comparison["pairs"]:
         difference = pair["difference"]
         first, second = pair["first"], pair["second"]
+        numbers = f"{first} minus {second} is {_signed(difference)}"
         if difference["p_holm"] >= level or difference["ci_low"] <= 0 <= difference["ci_high"]:
-            sentences.append(f"{first} and {second} cannot be told apart ({_signed(difference)}).")
+            sentences.append(f"{first} and {second} cannot be told apart: {numbers}.")
         else:
             better, worse = (first, second) if difference["auc"] > 0 else (second, first)
-            sentences.append(f"{better} is better than {worse} ({first} minus {second}: {_signed(difference)}).")
+            sentences.append(f"{better} is better than {worse}: {numbers}.")
     return " ".join(sentences)
 
 

@@ -103,6 +103,6 @@ def _coded(values: Sequence[object]) -> np.ndarray:
 
 def _shares(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     seed = int(rng.integers(2**31))
-    forest = RandomForestRegressor(TREES, min_samples_leaf=2, max_features=1 / 3, random_state=seed).fit(x, y)
+    forest = RandomForestRegressor(TREES, min_samples_leaf=2, random_state=seed).fit(x, y)
     shares: np.ndarray = forest.feature_importances_
     return shares

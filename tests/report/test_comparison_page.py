@@ -72,7 +72,7 @@ def test_p_values_are_corrected_over_pairs_and_over_all_their_cells(comparison: 
 def test_the_verdict_claims_what_interval_and_p_both_say(comparison: dict):
     better = {"auc": 0.2, "ci_low": 0.1, "ci_high": 0.3, "p_holm": 0.01}
     for difference, words in (
-        (better, "run-0 is better than run-1 (run-0 minus run-1: +0.200 (+0.100 to +0.300))."),
+        (better, "run-0 is better than run-1: run-0 minus run-1 is +0.200 (+0.100 to +0.300)."),
         ({**better, "auc": -0.2, "ci_low": -0.3, "ci_high": -0.1}, "run-1 is better than run-0"),
         ({**better, "p_holm": 0.2}, "run-0 and run-1 cannot be told apart"),
         ({**better, "ci_low": -0.1}, "run-0 and run-1 cannot be told apart"),
