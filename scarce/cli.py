@@ -10,12 +10,14 @@ from scarce.command_line import parse, refusals_in_one_line
 from scarce.commands.apply import Apply
 from scarce.commands.audit import Audit
 from scarce.commands.cluster import Cluster
+from scarce.commands.compare import Compare
 from scarce.commands.convert import Convert
 from scarce.commands.describe import Describe
 from scarce.commands.export import Export
 from scarce.commands.features import Features
 from scarce.commands.fetch import Fetch
 from scarce.commands.gap import Gap
+from scarce.commands.report import Report
 from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
 from scarce.commands.views import Views
@@ -33,6 +35,8 @@ Command = (
     | Annotated[Export, subcommand("export")]
     | Annotated[Features, subcommand("features")]
     | Annotated[Apply, subcommand("apply")]
+    | Annotated[Report, subcommand("report")]
+    | Annotated[Compare, subcommand("compare")]
     | Annotated[TunePacking, subcommand("tune-packing")]
     | Annotated[Cluster, subcommand("cluster")]
 )

@@ -16,6 +16,7 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.original import evaluate_original
 from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.task import Task
+from scarce.kept_scores import SCORES_NAME, write_scores
 from scarce.pairing import Hospitals
 from scarce.pretrain import build_method
 from scarce.provenance import describe_environment
@@ -39,6 +40,8 @@ def evaluate_chosen(
 ) -> dict[str, Any]:
     """Score the chosen trial and every baseline on test, export the chosen backbone to `best/`.
 
+    The chosen one's scores are kept in test_scores.parquet, for paired comparisons with other runs.
+
     Returns:
         The statistics of `compare`: `chosen`, `baselines` and `protocol`; `original` where it was asked for.
     """
@@ -51,8 +54,9 @@ def evaluate_chosen(
     def features_of(images: np.ndarray, positions: bool = False) -> np.ndarray:
         return extract_features(trained, images, pretrain.image_size, device, positions=positions)
 
+    of_chosen = score_task(test_task, features_of(test_task.images, probe.uses_positions), probe)
     scores = {
-        "chosen": score_task(test_task, features_of(test_task.images, probe.uses_positions), probe),
+        "chosen": of_chosen,
         **evaluate_baselines(
             val_task,
             test_task,
@@ -63,6 +67,7 @@ def evaluate_chosen(
             context.config.baselines,
         ),
     }
+    write_scores(context.folder / SCORES_NAME, test_task, of_chosen)
     result = compare(test_task, scores, context.config.protocol)
     if context.config.protocol.protocol == "original":
         result["original"] = evaluate_original(hospitals.target, features_of, context.config.protocol.findings)

@@ -58,6 +58,7 @@ class Hospitals:
         if len(kept) != feed.images:
             raise RuntimeError(f"the feed holds {feed.images} images, {len(kept)} remain without held-out patients")
         return {
+            "pretraining_images": feed.images,
             "pretraining_patients": int(kept["patient_id"].nunique()),
             "held_out_patients": len(held_out),
             "shared_patients": 0,

@@ -67,6 +67,18 @@ def check_folder(run: Mirror, config: RunSettings, digests: tuple[str, ...]) -> 
             )
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """A run's config.json; `UserError` where there is none, or it is damaged."""
+    path = folder / CONFIG_NAME
+    if not path.is_file():
+        raise UserError(f"{folder} is not a finished run: expected {CONFIG_NAME} there")
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}): expected it as a sweep wrote it") from error
+    return content
+
+
 def _settings(config: RunSettings, digests: tuple[str, ...]) -> dict[str, Any]:
     """What two runs have to agree on to be one, as it comes back from JSON."""
     settings: dict[str, Any] = json.loads(json.dumps({"config": asdict(config), "datasets": digests}))

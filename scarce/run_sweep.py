@@ -27,6 +27,7 @@ from scarce.prices import read_nodes
 from scarce.projector import project
 from scarce.report.cost import cost_line, cost_summary
 from scarce.report.plots import plot_learning_curves, plot_pareto
+from scarce.report.run_page import write_report
 from scarce.report.summary import summary_markdown
 from scarce.resources import check_disk, plan_resources
 from scarce.run_files import SUMMARY_NAME, check_folder, prepare_folder
@@ -44,9 +45,10 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     """Search `space`, evaluate the chosen trial on test beside the baselines, and write everything to the run's folder.
 
     Returns:
-        The run's folder: config.json, trials.parquet, summary.json, summary.md, learning_curves.png (from three numbers
-        of shots on), pareto.png (of two objectives), best/, audit/, tensorboard/, trials/, and rungs.jsonl and tune/
-        (what a resume needs), spending.json (what it cost so far). With a warm start also warm_start.json, what earlier
+        The run's folder: config.json, trials.parquet, summary.json, summary.md, report.html with results.csv and
+        results.tex, test_scores.parquet, learning_curves.png (from three numbers of shots on), pareto.png (of two
+        objectives), best/, audit/, tensorboard/, trials/, and rungs.jsonl and tune/ (what a resume needs),
+        spending.json (what it cost so far). With a warm start also warm_start.json, what earlier
         runs brought.
 
     Raises:
@@ -160,6 +162,7 @@ def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:
     write_json(folder / SUMMARY_NAME, summary)
     text = summary_markdown(summary, trials)
     write_text(folder / "summary.md", text)
+    report = write_report(folder)
     mirror.push()
-    print(f"\n{text}\nWritten to {mirror}\n{cost_line(summary['cost'])}")
+    print(f"\n{text}\nWritten to {mirror}; read {mirror.place(report)}\n{cost_line(summary['cost'])}")
     return folder

@@ -45,8 +45,9 @@ def compare(task: Task, scores_by_model: Mapping[str, Scores | str], config: Pro
     Returns:
         `chosen`: `auc` (mean over cells and seeds), `ci_low`, `ci_high`, `p_chance` and `cells`, one for every finding
         and shots with the same numbers, `p_chance_holm` (corrected for being many cells), `test_positives` (images)
-        and `test_positive_patients`; `learning_curve`: from `LearningCurve.describe`, or `available` false and
-        `reason`.
+        and `test_positive_patients`; `by_shots`, the mean over the findings that have a number of shots, with the same
+        numbers, `shots` and how many `findings` that are; `learning_curve`: from `LearningCurve.describe`, or
+        `available` false and `reason`.
         `baselines`: by name the same with `available` and `difference` (chosen minus baseline: `auc`, `ci_low`,
         `ci_high`, `p`, and `p_holm`, corrected for being many baselines), and `seeds`, k, where that is not all; or
         `available` false and `reason`.
@@ -147,7 +148,14 @@ def _model(part: _Episodes, scores: Scores, draws: np.ndarray, confidence: float
     for cell, p in zip(cells, statistics.holm([cell["p_chance"] for cell in cells]), strict=True):
         cell["p_chance_holm"] = p
     mean = statistics.mean_over_cells(draws)
-    return {**_number(float(aucs.mean()), mean, together, confidence), "cells": cells}
+    by_shots = []
+    for count in sorted({shots for _, shots in places}):
+        here = np.array([shots == count for _, shots in places])
+        able = [finding for finding, shots in places if shots == count]
+        kept = statistics.pooled_evidence(task, part.resamples, able)
+        number = _number(float(aucs[here].mean()), statistics.mean_over_cells(draws[here]), kept, confidence)
+        by_shots.append({"shots": count, "findings": len(able), **number})
+    return {**_number(float(aucs.mean()), mean, together, confidence), "by_shots": by_shots, "cells": cells}
 
 
 def _number(auc: float, draws: np.ndarray, kept: np.ndarray, confidence: float) -> dict[str, float]:

@@ -1,18 +1,14 @@
 """index.html of the audits: one file with its pictures in it, which asks for nothing else and runs no script."""
 
-import base64
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
-
 from scarce.audit.audits import AuditReport, report_json
 from scarce.audit.verdicts import ORDER, AuditResult
-from scarce.files import write_text
 from scarce.report import audit as words
-from scarce.report.audit_plots import curves_figure, exhibits_figure, png, rows_figure
+from scarce.report.audit_plots import curves_figure, exhibits_figure, rows_figure
+from scarce.report.pages import picture, write_page
 from scarce.report.tables import confidence_text
 
 TEMPLATE = "audit.html.j2"
@@ -27,15 +23,10 @@ def write_audit_page(path: Path, report: AuditReport, about: Mapping[str, str]) 
         about: what is said of the run at the top, such as {"Hospital": "phantom-b"}.
     """
     described = report_json(report)
-    environment = Environment(
-        loader=PackageLoader("scarce.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
     by_chance = any(result.audit.kind == "chance" and result.verdict == "fails" for result in report.results)
-    page = environment.get_template(TEMPLATE).render(
+    write_page(
+        path,
+        TEMPLATE,
         about=about,
         report=described,
         verdict="fails" if by_chance else report.verdict,
@@ -45,7 +36,6 @@ def write_audit_page(path: Path, report: AuditReport, about: Mapping[str, str]) 
         meaning=words.verdicts_text(described),
         audits=[_audit(result, described["audits"][result.audit.key], report.confidence) for result in report.results],
     )
-    write_text(path, page)
 
 
 def _matrix(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -98,20 +88,14 @@ def _row(row: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     }
 
 
-def _pictures(result: AuditResult, described: Mapping[str, Any], confidence: float) -> Iterator[dict[str, str]]:
+def _pictures(result: AuditResult, described: Mapping[str, Any], confidence: float) -> Iterator[dict[str, Any]]:
     found = result.found
     if any(row.numbers for row in found.rows):
         text = f"{result.audit.title}: the numbers of the table below, with their intervals, a line a row."
-        yield _picture(rows_figure(described, confidence), text)
+        yield picture(rows_figure(described, confidence), text)
     if found.curves:
         names = ", ".join(curve.name for curve in found.curves)
-        yield _picture(curves_figure(found.curves, confidence), f"{result.audit.title}: AUC by level of {names}.")
+        yield picture(curves_figure(found.curves, confidence), f"{result.audit.title}: AUC by level of {names}.")
     if found.exhibits:
         captions = "; ".join(exhibit.caption for exhibit in found.exhibits)
-        yield _picture(exhibits_figure(found.exhibits), f"{result.audit.title}, films: {captions}.")
-
-
-def _picture(figure: Figure, text: str) -> dict[str, Any]:
-    data = base64.b64encode(png(figure)).decode("ascii")
-    width, height = (round(96 * inches) for inches in figure.get_size_inches())
-    return {"source": f"data:image/png;base64,{data}", "text": text, "width": width, "height": height}
+        yield picture(exhibits_figure(found.exhibits), f"{result.audit.title}, films: {captions}.")

@@ -6,7 +6,7 @@ from typing import Any
 from scarce.budget import Budget
 from scarce.outlook import Outlook
 from scarce.prices import FLAG, Prices
-from scarce.report.tables import markdown_table
+from scarce.report.tables import Rows, markdown_table
 from scarce.spending import HOUR, PHASES, Spending
 
 
@@ -46,8 +46,6 @@ def cost_summary(spending: Spending, budget: Budget, prices: Prices, outlook: Ou
 def cost_markdown(cost: Mapping[str, Any]) -> str:
     """The cost as a table and sentences."""
     unit = cost["unit"]
-    rows = [_row(name, phase) for name, phase in cost["phases"].items()]
-    rows += [_row("of the search, in trials", {"hours": None, **cost["trials"]}), _row("**all**", cost)]
     nodes = ", ".join(
         f"{node['hours']:.3g} hours of {name}"
         + (f" at ${node['usd_per_hour']:g}" if node["usd_per_hour"] is not None else " (no price)")
@@ -56,11 +54,18 @@ def cost_markdown(cost: Mapping[str, Any]) -> str:
     source = f"Prices are those of `{cost['price_source']}`." if cost["price_source"] else f"No price: give {FLAG}."
     return "\n\n".join(
         [
-            markdown_table(["", "hours", f"{unit}-hours", "dollars"], rows),
+            markdown_table(*cost_rows(cost)),
             f"The search left {100 * cost['idle_share']:.0f}% of its {unit}-hours idle. Nodes: {nodes}. {source}",
             cost["next_hour"]["sentence"],
         ]
     )
+
+
+def cost_rows(cost: Mapping[str, Any]) -> Rows:
+    """Header and rows of the cost's table: its phases, what trials took of the search, and all."""
+    rows = [_row(name, phase) for name, phase in cost["phases"].items()]
+    rows += [_row("of the search, in trials", {"hours": None, **cost["trials"]}), _row("**all**", cost)]
+    return ["", "hours", f"{cost['unit']}-hours", "dollars"], rows
 
 
 def cost_line(cost: Mapping[str, Any]) -> str:

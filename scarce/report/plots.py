@@ -239,8 +239,8 @@ def _legend(figure: Figure, entries: Sequence[tuple[Mapping[str, Any], str]]) ->
     """Above the panels, side by side where there is room."""
     handles = [Line2D([], [], label=_wrapped(label, 2 * NAME_WIDTH), **style) for style, label in entries]
     room = figure.get_figwidth() * 72 / TEXT  # in widths of an em; a letter takes 0.6, a line and its gaps 5
-    needed = sum(0.6 * max(map(len, str(handle.get_label()).split("\n"))) + 5 for handle in handles)
-    columns = len(handles) if needed <= room else 1
+    needed = [0.6 * max(map(len, str(handle.get_label()).split("\n"))) + 5 for handle in handles]
+    columns = len(handles) if sum(needed) <= room else max(1, int(room / max(needed)))
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=TEXT, frameon=False)
 
 

@@ -64,13 +64,26 @@ def audit_section(summary: Mapping[str, Any]) -> list[str]:
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """Two sentences: how good the chosen model is, how sure that is, and which baselines it beats.
+    """Two sentences: how good the chosen model is, how sure that is, and which baselines it beats."""
+    chosen, confidence = summary["chosen"], confidence_text(summary)
+    return (
+        f"The chosen model has a mean test AUC of {chosen['auc']:.3f} ({confidence} interval "
+        f"{interval_text(chosen)}), {against_chance(summary)}. By {confidence} intervals of paired differences and "
+        f"Holm-corrected p-values, {against_baselines(summary)}."
+    )
+
+
+def against_chance(summary: Mapping[str, Any]) -> str:
+    """Whether the chosen model is above chance, in words."""
+    return "above chance" if summary["chosen"]["ci_low"] > 0.5 else "not distinguishable from chance"
+
+
+def against_baselines(summary: Mapping[str, Any]) -> str:
+    """Which baselines the chosen model beats, which it can't be told from, and which beat it, in words.
 
     A baseline is beaten (or not) where the interval of the paired difference excludes 0 and its p-value, corrected for
     the number of baselines, says the same.
     """
-    chosen, confidence = summary["chosen"], confidence_text(summary)
-    against_chance = "above chance" if chosen["ci_low"] > 0.5 else "not distinguishable from chance"
     available = {name: row for name, row in summary["baselines"].items() if row["available"]}
     differences = {
         name: row["difference"]
@@ -80,15 +93,10 @@ def verdict(summary: Mapping[str, Any]) -> str:
     beaten = [name for name, difference in differences.items() if difference["ci_low"] > 0]
     lost = [name for name, difference in differences.items() if difference["ci_high"] < 0]
     open_ = [name for name in available if name not in beaten and name not in lost]
-    parts = [
+    return "; ".join(
         f"it {verb} {', '.join(names)}"
         for verb, names in (("beats", beaten), ("is not distinguishable from", open_), ("loses to", lost))
         if names
-    ]
-    return (
-        f"The chosen model has a mean test AUC of {chosen['auc']:.3f} ({confidence} interval "
-        f"{interval_text(chosen)}), {against_chance}. By {confidence} intervals of paired differences and "
-        f"Holm-corrected p-values, {'; '.join(parts)}."
     )
 
 

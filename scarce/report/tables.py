@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+Rows = tuple[list[str], list[list[str]]]  # the header of a table, and its rows
+
 
 def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table whose columns line up in plain text too."""
@@ -15,9 +17,14 @@ def markdown_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def models_table(summary: Mapping[str, Any]) -> str:
+    """`models_rows` as Markdown."""
+    return markdown_table(*models_rows(summary))
+
+
+def models_rows(summary: Mapping[str, Any]) -> Rows:
     """The chosen model and every baseline that has a result, from `compare` and its `confidence`."""
     interval = f"{confidence_text(summary)} interval"
-    return markdown_table(
+    return (
         ["model", "AUC", interval, "chosen minus it", interval, "p (Holm)"],
         [
             ["**chosen**", auc_text(summary["chosen"]), interval_text(summary["chosen"]), "", "", ""],
@@ -27,6 +34,11 @@ def models_table(summary: Mapping[str, Any]) -> str:
 
 
 def cells_table(cells: list[Mapping[str, Any]]) -> str:
+    """`cells_rows` as Markdown."""
+    return markdown_table(*cells_rows(cells))
+
+
+def cells_rows(cells: list[Mapping[str, Any]]) -> Rows:
     """A model's AUC by finding and shots, from its `cells` in `compare`."""
     shots = sorted({cell["shots"] for cell in cells})
     by_finding: dict[str, dict[int, Mapping[str, Any]]] = {}
@@ -37,7 +49,7 @@ def cells_table(cells: list[Mapping[str, Any]]) -> str:
         positives = str(next(iter(row.values()))["test_positives"])
         aucs = [f"{auc_text(row[k])} ({interval_text(row[k])})" if k in row else "too few" for k in shots]
         rows.append([finding, positives, *aucs])
-    return markdown_table(["finding", "test positives", *(f"{k} shot{'s' if k > 1 else ''}" for k in shots)], rows)
+    return ["finding", "test positives", *(f"{k} shot{'s' if k > 1 else ''}" for k in shots)], rows
 
 
 def confidence_text(summary: Mapping[str, Any]) -> str:
@@ -73,8 +85,13 @@ def _baseline_row(name: str, row: Mapping[str, Any]) -> list[str]:
 
 
 def front_table(search: Mapping[str, Any]) -> str:
+    """`front_rows` as Markdown."""
+    return markdown_table(*front_rows(search))
+
+
+def front_rows(search: Mapping[str, Any]) -> Rows:
     """The Pareto-optimal trials, best AUC first, the chosen one marked; from the `search` of a sweep's summary."""
-    return markdown_table(
+    return (
         ["trial", "val AUC ± s.e.", "shortcut score ± s.e."],
         [
             [
