@@ -13,7 +13,7 @@ from phantom_hospitals import FLAGS
 
 from scarce.cli import main
 
-DOWNLOAD = "/data/ChestXray-NIHCC"
+FILMS = {"/data/ChestXray-NIHCC": "nih-sample", "/data/new-films": "spain-covid-sample"}
 NOT_RUN = ("setup", "download")
 # What makes a command end in seconds. The sample's rarest finding with enough patients stands for the tutorial's.
 SMALL = {
@@ -25,13 +25,15 @@ SMALL = {
 FINDINGS = {"Hernia": "Effusion", "Fibrosis": "Atelectasis"}
 
 
-def carried_out(command: str, films: Path) -> None:
+def carried_out(command: str) -> None:
     """Run a command of the page in this process, made small."""
-    words = [FINDINGS.get(word, str(films) if word == DOWNLOAD else word) for word in shlex.split(command)]
+    stand_ins = FINDINGS | {path: str(shared_data(name).resolve()) for path, name in FILMS.items()}
+    words = [stand_ins.get(word, word) for word in shlex.split(command)]
     if "l4" in words:
         del words[words.index("--preset") : words.index("l4") + 1]
     name = words[1]
-    words[2:2] = [*words[2:3], *SMALL[name]] if name == "convert" else SMALL.get(name, [])
+    place = 3 if name == "convert" else 2  # before the page's own flags, which win
+    words[place:place] = SMALL.get(name, [])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", words if words[0] == "scarce" else words[1:])
         try:
@@ -45,13 +47,12 @@ def carried_out(command: str, films: Path) -> None:
 
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_command_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    films = shared_data("nih-sample").resolve()
     monkeypatch.chdir(tmp_path)
-    carried_out(f"scarce convert folder --source {shared_data('spain-covid-sample').resolve()} --out data/mine", films)
+    carried_out("scarce convert folder --source /data/new-films --out data/mine")
     ran = [command for block in blocks("tutorial.md") if block.title not in NOT_RUN for command in commands(block.text)]
     assert len(ran) > 12
     for command in ran:
-        carried_out(command, films)
+        carried_out(command)
     run = Path("runs/hernia")
     assert {"report.html", "summary.json", "audit"} <= {path.name for path in run.iterdir()}
     for written in ("nih.png", "views", "gap", "hernia-timm", "features.parquet", "scores.csv"):
