@@ -60,7 +60,13 @@ def export_run(run: Path, wanted: Format, out: Path) -> float:
         write_network(unfinished, wanted, backbone, name, source, image_size)
         difference = _difference(unfinished, wanted, backbone, name, image_size)
         write_json(unfinished / "preprocessing.json", preprocessing)
-        text = model_card(card, summary, audit, wanted, FILES[wanted], difference)
+        try:
+            text = model_card(card, summary, audit, wanted, FILES[wanted], difference)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{folder}: its {SUMMARY_NAME} or audits are not what this version of scarce writes ({error!r}): "
+                "run the sweep again"
+            ) from error
         write_text(unfinished / "README.md", text)
     return difference
 

@@ -70,6 +70,20 @@ def test_an_empty_dataset(command: str, world: Path) -> None:
         ("run/summary.json is damaged",),
         lambda w: put(w / "run/summary.json", '{"chosen": '),
     ),
+    Bad(
+        "a summary of another version",
+        "export",
+        "run --format onnx",
+        ("summary.json or audits", "run the sweep again"),
+        lambda w: put(w / "run/summary.json", '{"chosen": 5}'),
+    ),
+    Bad(
+        "a config of another version",
+        "apply",
+        "run --source folder",
+        ("config.json is not what", "run the sweep again"),
+        lambda w: put(w / "run/config.json", '{"config": {"data": 5}}'),
+    ),
 )
 def test_no_run(bad: Bad, world: Path) -> None:
     refuse(bad, world)
