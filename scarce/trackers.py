@@ -101,7 +101,7 @@ class WandbTracker:
                 name=trial,
                 id=stable_hash([self._group, trial])[:16],
                 config=dict(sampled),
-                resume="allow",
+                resume="allow" if _is_online() else None,
                 reinit="create_new",  # several trials run at a time
                 settings=wandb.Settings(console="off", silent=True),
             )
@@ -115,6 +115,10 @@ class WandbTracker:
             run.finish(exit_code=int(how == "failed"))
 
 
+def _is_online() -> bool:
+    return os.environ.get("WANDB_MODE", "online") == "online"
+
+
 def check_trackers(run: RunConfig) -> None:
     """Whether the trackers can be told, before anything is computed.
 
@@ -125,6 +129,7 @@ def check_trackers(run: RunConfig) -> None:
         if value and find_spec(name) is None:
             raise UserError(f"--{name} {value} needs a package that is not installed: pip install 'scarce[{name}]'")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # which would tell others than the user's own store
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
     try:
         if run.mlflow:
@@ -134,7 +139,8 @@ def check_trackers(run: RunConfig) -> None:
         if run.wandb:
             import wandb
 
-            wandb.login()  # asks on a terminal, now and not in the middle of the search
+            if _is_online():
+                wandb.login()  # asks on a terminal, now and not in the middle of the search
     except Exception as error:  # each store has errors of its own
         name, value = (
             ("wandb", run.wandb) if run.wandb and "wandb" in type(error).__module__ else ("mlflow", run.mlflow)
