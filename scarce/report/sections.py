@@ -108,7 +108,9 @@ def _results(data: RunData) -> Section:
     for finding in data.summary["protocol"]["findings"]:
         cells = {name: [c for c in model["cells"] if c["finding"] == finding] for name, model in models.items()}
         first = cells["chosen"][0]
-        title = f"{finding}: {first['test_positives']} test positives of {first['test_positive_patients']} patients"
+        title = (
+            f"{finding}: {first['test_positives']} positive test films of {first['test_positive_patients']} patients"
+        )
         pictures.append(picture(shots_figure(cells, confidence, title), f"{title}. {_best(cells)}"))
     return Section(
         "results",

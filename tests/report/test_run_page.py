@@ -72,7 +72,7 @@ def test_every_finding_has_its_positives_and_every_baseline_its_numbers(run: Pat
     alts = " ".join(attrs["alt"] for section, attrs in page.images if section == "results")
     summary = summary_of(run)
     for cell in summary["chosen"]["cells"]:
-        assert f"{cell['finding']}: {cell['test_positives']} test positives" in alts
+        assert f"{cell['finding']}: {cell['test_positives']} positive test films" in alts
         assert f"{cell['auc']:.3f} ({cell['ci_low']:.3f} to {cell['ci_high']:.3f})" in " ".join(
             word for row in page.rows["tables"] for word in row
         )
