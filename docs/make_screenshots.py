@@ -10,9 +10,10 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,6 @@ FLAGS = [
 DESKTOP, LOW, PHONE = (1280, 1100), (1280, 640), (400, 860)
 TAGS = "^(loss|val_auc|effective_rank|embedding_std)$"
 SETTLE_MS = 8000  # until TensorBoard and the dashboard have drawn what they fetched
-SECONDS = 40.0  # of the job that the dashboard shows
 
 
 def main(run: Path) -> None:
@@ -43,7 +43,7 @@ def main(run: Path) -> None:
         shoot(browser, report, "report_phone.png", PHONE, settle_ms=0)
         with tensorboard(run / "tensorboard") as address:
             shoot(browser, f"{address}?tagFilter={TAGS}#timeseries", "tensorboard.png", DESKTOP)
-        with busy_cluster() as (address, token):
+        with running_sweep() as (address, token):
             shoot(browser, f"{address}/#/actors", "ray_dashboard.png", LOW, token=token)
         browser.close()
 
@@ -87,25 +87,20 @@ def tensorboard(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def busy_cluster() -> Iterator[tuple[str, str]]:
-    """A local Ray cluster with a short job on it; the address of its dashboard, and a token made for it alone."""
-    os.environ["RAY_AUTH_MODE"], os.environ["RAY_AUTH_TOKEN"] = "token", secrets.token_hex(32)
-    import ray  # which reads them
-
-    from scarce.cluster import local_cluster
-
-    with local_cluster(cpus=2, object_store_bytes=200_000_000) as address:
-
-        @ray.remote(num_cpus=0.5)
-        class Trial:
-            def train(self, seconds: float) -> None:
-                time.sleep(seconds)
-
-        trials = [Trial.options(name=f"trial {number}").remote() for number in range(3)]
-        working = [trial.train.remote(SECONDS) for trial in trials]
-        time.sleep(SECONDS / 4)  # the dashboard hears of an actor a few seconds later
-        yield address, os.environ["RAY_AUTH_TOKEN"]
-        del working
+def running_sweep() -> Iterator[tuple[str, str]]:
+    """A sweep whose trials have begun to report; the address of its dashboard, and a token made for it alone."""
+    token = secrets.token_hex(32)
+    environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, str(HERE.parent / "sweeps" / "ssl_aug.py"), "--out", out, "--no-audit"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+            try:
+                lines = iter(process.stdout.readline, "") if process.stdout else iter(())
+                address = next(line.split()[-1] for line in lines if line.startswith("Ray dashboard"))
+                next(line for line in lines if line.startswith("trial "))
+                yield address, token
+            finally:
+                process.send_signal(signal.SIGINT)
 
 
 if __name__ == "__main__":
