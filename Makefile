@@ -2,19 +2,21 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-ray test-plain test-cluster lint bench chaos audit reference clean
+.PHONY: install sweep test test-ray test-methods test-plain test-cluster lint bench chaos audit reference clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
 
-test: lint ## ruff, mypy, pytest: the tests that use Ray and the others side by side
-	+$(MAKE) --jobs 2 --output-sync=target --no-print-directory test-ray test-plain
+test: lint ## ruff, mypy, pytest: the tests that use Ray, which often wait, those of the methods, and the others side by side
+	+$(MAKE) --jobs 3 --output-sync=target --no-print-directory test-ray test-methods test-plain
 
-test-ray test-plain: export OMP_NUM_THREADS = 1
+test-ray test-methods test-plain: export OMP_NUM_THREADS = 1
 test-ray: install
 	$(BIN)/pytest -p no:cacheprovider -m "ray and not cluster"
+test-methods: install
+	$(BIN)/pytest -p no:cacheprovider -m "not ray" tests/methods
 test-plain: install
-	$(BIN)/pytest -p no:cacheprovider -m "not ray"
+	$(BIN)/pytest -p no:cacheprovider -m "not ray" --ignore tests/methods
 
 test-cluster: export OMP_NUM_THREADS = 1
 test-cluster: install ## sweeps on simulated clusters whose nodes come, go and are killed; minutes of waiting, so apart
