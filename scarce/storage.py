@@ -146,16 +146,23 @@ def read_bytes(place: Place) -> bytes:
     if isinstance(place, Path):
         return place.read_bytes()  # whose errors name the file
     filesystem, path = connect(place)
-    with filesystem.open_input_stream(path) as stream:
-        content: bytes = stream.read()
-    return content
+    while True:
+        with filesystem.open_input_stream(path) as stream:
+            content: bytes = stream.read()
+        if len(content) == filesystem.get_file_info(path).size:
+            return content
+        # Arrow asks for the size first: what has grown by the time that it reads is cut to what it was.
 
 
 def download(place: Place, target: Path) -> None:
     """Copy a file to the disk, atomically."""
     filesystem, path = connect(place)
-    with filesystem.open_input_stream(path) as source, atomic_path(target) as temporary, open(temporary, "wb") as file:
-        shutil.copyfileobj(source, file, 1 << 24)
+    with atomic_path(target) as temporary:
+        while True:
+            with filesystem.open_input_stream(path) as source, open(temporary, "wb") as file:
+                shutil.copyfileobj(source, file, 1 << 24)
+            if temporary.stat().st_size == filesystem.get_file_info(path).size:
+                break  # else it has grown while it was read, as in `read_bytes`
 
 
 def upload(content: bytes | pa.Buffer, place: Remote) -> None:

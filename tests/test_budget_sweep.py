@@ -44,7 +44,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         return ask(hook, trial_id, result)
 
     monkeypatch.setattr(BudgetHook, "__call__", count)
-    for module in ("sweep", "spending", "budget_hook"):
+    for module in ("run_sweep", "spending", "budget_hook"):
         monkeypatch.setattr(f"scarce.{module}.time", clock)
     return clock
 

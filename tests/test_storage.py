@@ -1,11 +1,13 @@
 """Places: what is one, what is none, and the same few operations on a disk, behind file:// and in a bucket."""
 
+import io
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from bucket_server import bucket_server
+from pyarrow.fs import FileInfo, FileType
 
 from scarce.errors import UserError
 from scarce.storage import (
@@ -153,3 +155,24 @@ def test_side_by_side_keeps_the_order_and_raises() -> None:
     assert side_by_side(lambda n: n * n, range(100)) == [n * n for n in range(100)]
     with pytest.raises(ZeroDivisionError):
         side_by_side(lambda n: 1 / n, [1, 0])
+
+
+class Growing:
+    """A file that has grown between the first question for its size and the reading of its content."""
+
+    def __init__(self) -> None:
+        self.reads = [b'{"ended": 17', b'{"ended": 1795872592}']
+
+    def open_input_stream(self, path: str) -> io.BytesIO:
+        return io.BytesIO(self.reads.pop(0))
+
+    def get_file_info(self, path: str) -> FileInfo:
+        return FileInfo(path, type=FileType.File, size=21)
+
+
+def test_a_file_that_grows_while_it_is_read_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Remote("s3://bucket/attempt.json")
+    monkeypatch.setattr("scarce.storage.connect", lambda place: (Growing(), "attempt.json"))
+    assert read_bytes(place) == b'{"ended": 1795872592}'
+    download(place, tmp_path / "attempt.json")
+    assert (tmp_path / "attempt.json").read_bytes() == b'{"ended": 1795872592}'
