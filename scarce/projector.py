@@ -1,6 +1,7 @@
 """The chosen model's features in TensorBoard's embedding projector, with what is known of films but their patient."""
 
 import shutil
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -49,7 +50,8 @@ def project(
     table = pd.concat([known for _, known in films], ignore_index=True)
     folder = mirror.folder / BOARDS / CHOSEN
     shutil.rmtree(folder, ignore_errors=True)
-    with SummaryWriter(str(folder)) as writer:
+    with SummaryWriter(str(folder)) as writer, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "invalid value encountered in cast")  # tiles that fill the sprite's square
         writer.add_embedding(
             features,
             metadata=table[list(COLUMNS)].to_numpy().tolist(),
