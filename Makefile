@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install sweep test test-ray test-methods test-plain test-cluster lint bench chaos audit reference clean
+.PHONY: install sweep test test-ray test-methods test-plain test-long lint bench chaos audit reference clean
 
 sweep: install ## the main job on the built-in phantom hospitals
 	$(BIN)/python sweeps/ssl_aug.py $(ARGS)
@@ -12,15 +12,15 @@ test: lint ## ruff, mypy, pytest: the tests that use Ray, which often wait, thos
 
 test-ray test-methods test-plain: export OMP_NUM_THREADS = 1
 test-ray: install
-	$(BIN)/pytest -p no:cacheprovider -m "ray and not cluster"
+	$(BIN)/pytest -p no:cacheprovider -m "ray and not long"
 test-methods: install
-	$(BIN)/pytest -p no:cacheprovider -m "not ray" tests/methods
+	$(BIN)/pytest -p no:cacheprovider -m "not ray and not long" tests/methods
 test-plain: install
-	$(BIN)/pytest -p no:cacheprovider -m "not ray" --ignore tests/methods
+	$(BIN)/pytest -p no:cacheprovider -m "not ray and not long" --ignore tests/methods
 
-test-cluster: export OMP_NUM_THREADS = 1
-test-cluster: install ## sweeps on simulated clusters whose nodes come, go and are killed; minutes of waiting, so apart
-	$(BIN)/pytest -p no:cacheprovider -m cluster
+test-long: export OMP_NUM_THREADS = 1
+test-long: install ## what takes minutes: clusters whose nodes come, go and are killed; every method learns; pages of the docs
+	$(BIN)/pytest -p no:cacheprovider -m long
 
 BENCHMARKS := probe_grid feed views training_step packing overhead search growth
 

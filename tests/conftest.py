@@ -21,7 +21,7 @@ settings.load_profile("same")
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
 RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py", "test_extending.py")
-CLUSTER_FOLDER = "cluster"  # tests that start several nodes, which take minutes: `make test-cluster`
+CLUSTER_FOLDER = "cluster"  # tests that start several nodes, which take minutes: `make test-long`
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by them
@@ -30,7 +30,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name == CLUSTER_FOLDER:
             item.add_marker(pytest.mark.ray)
-            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.long)
         if "ray_cluster" in getattr(item, "fixturenames", ()) or item.path.name in RAY_FILES:
             item.add_marker(pytest.mark.ray)
 

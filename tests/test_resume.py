@@ -16,8 +16,8 @@ FLAGS = ["--trials", "3", "--epochs", "4", "--concurrent", "1"]
 # How it is stopped, with the exit code, and the --objective.
 STOPS = [
     (signal.SIGKILL, -9, "auc"),
-    pytest.param(signal.SIGTERM, 143, "auc", marks=pytest.mark.cluster),  # apart, for the time that three sweeps take
-    (signal.SIGINT, 130, "auc,shortcut"),
+    pytest.param(signal.SIGTERM, 143, "auc", marks=pytest.mark.long),
+    pytest.param(signal.SIGINT, 130, "auc,shortcut", marks=pytest.mark.long),
 ]
 PATIENCE = 500  # seconds
 

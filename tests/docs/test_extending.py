@@ -49,6 +49,7 @@ def run(place: Path, *command: str) -> str:
     return ended.stdout
 
 
+@pytest.mark.long
 def test_the_worked_examples_work(place: Path) -> None:
     said: dict[str, str] = {}
     for block in blocks("extending.md"):

@@ -56,6 +56,8 @@ RUNS: dict[str, tuple[float, int, dict[str, Any]]] = {
     "spark": (12, 32, {"method.decoder_width": 64, "optimiser.lr": 8e-3}),
 }
 
+QUICK = ("simclr", "moco_v3", "vicreg")  # the others take three quarters of a minute each: `make test-long`
+
 
 @cache
 def hospitals() -> tuple[Pixels, Task]:
@@ -76,7 +78,9 @@ def scores_before() -> Scores:
     return scores(create_backbone("resnet_small", 0))
 
 
-@pytest.mark.parametrize("name", sorted(REGISTRY))
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in sorted(REGISTRY)]
+)
 def test_pretraining_beats_its_own_random_initialisation_and_is_not_called_dead(name, tmp_path):
     torch.set_num_threads(1)
     images, task = hospitals()
