@@ -51,7 +51,9 @@ def project(
     folder = mirror.folder / BOARDS / CHOSEN
     shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "invalid value encountered in cast")  # tiles that fill the sprite's square
+        warnings.simplefilter(
+            "ignore", RuntimeWarning
+        )  # of the tiles that fill the sprite's square, which hold anything
         writer.add_embedding(
             features,
             metadata=table[list(COLUMNS)].to_numpy().tolist(),

@@ -110,6 +110,7 @@ def test_a_sweep_from_bucket_to_bucket(
         run(replace(again, pretrain=replace(again.pretrain, batch_size=16), run=replace(again.run, resume=True)))
 
 
+@pytest.mark.long
 def test_a_lost_head_loses_no_report(
     folder: Path,
     query: str,

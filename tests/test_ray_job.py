@@ -31,6 +31,7 @@ def submit(client: JobSubmissionClient, command: str) -> str:
         time.sleep(0.5)
 
 
+@pytest.mark.long
 def test_a_job_joins_the_cluster_that_it_was_submitted_to(ray_cluster: str, tmp_path: Path) -> None:
     write_hospitals(tmp_path)
     data = ["--pretrain", str(tmp_path / "a"), "--target", str(tmp_path / "b"), "--out", "runs", "--name", "job"]

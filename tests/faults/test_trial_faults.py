@@ -23,7 +23,7 @@ from scarce.failures import FAILED_NAME, preemptions
 from scarce.trials import read_sampled, read_trials, write_trials_table
 from scarce.watchdog import HANG_NAME
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
 
 HANG_MINUTES = 0.4  # much longer than anything here takes on a busy machine
@@ -135,7 +135,6 @@ def test_every_trial_is_accounted_for(sweep: Sweep, tmp_path: Path):
     assert table["val_auc"].isna().tolist() == [*[False] * 6, True]
 
 
-@pytest.mark.long  # its three worker groups take a minute to start
 def test_a_killed_worker_of_two_and_a_notice_to_one_of_them(folder: Path):
     sweep = Sweep(folder, "two", {KILLED: Fault({2: "kill", 4: "notice"}, rank=1)}, workers=2)
     sweep.run([KILLED], concurrent=1)
