@@ -115,6 +115,7 @@ class Searcher(OptunaSearch):
 
     def restore(self, checkpoint_path: str) -> None:
         """Load a snapshot, then add the trials that have finished since it was taken."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)  # of this process; the snapshot is another's
         folder = self.folder  # may have moved since then
         super().restore(checkpoint_path)
         self.folder = folder

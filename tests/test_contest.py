@@ -31,6 +31,8 @@ from scarce.resources import Plan
 from scarce.settings import default_settings, override
 from scarce.trials import TrialRecord, read_trials
 
+pytestmark = pytest.mark.long
+
 METHODS = ("simclr", "spark")
 
 

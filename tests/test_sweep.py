@@ -181,6 +181,7 @@ def test_a_seed_repeats_a_sweep_one_trial_at_a_time(folder: Path, finished: Path
     assert set(first["trial"]) & set(results_of(finished)["trial"])  # the defaults are tried whatever the concurrency
 
 
+@pytest.mark.long
 def test_two_objectives_give_a_front_and_the_numbers_of_the_weights_that_are_kept(folder: Path, finished: Path):
     config = small_sweep(folder, "pareto", objective="auc,shortcut", trials=3)
     out = run(config)
@@ -225,6 +226,7 @@ def test_two_objectives_give_a_front_and_the_numbers_of_the_weights_that_are_kep
     assert shortcut == {key: pytest.approx(search[key], abs=1e-6) for key in shortcut}
 
 
+@pytest.mark.long
 def test_two_workers_train_a_trial_together(folder: Path):
     config = small_sweep(folder, "workers", workers_per_trial=2, trials=2)
     trials = results_of(run(config))

@@ -18,7 +18,7 @@ from scarce.worker_group import WorkerGroup
 
 ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # Ray's processes do not know where the tests lie
 
-pytestmark = pytest.mark.usefixtures("ray_cluster")
+pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 
 SUMMED = 1.0 + 2.0  # over two workers
 

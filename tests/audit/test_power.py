@@ -6,6 +6,7 @@ from power import SHORTCUTS, STRENGTHS, SURE, audit, draw_half_confounded, read_
 HOSPITALS = 20
 
 
+@pytest.mark.long
 def test_without_a_shortcut_the_audits_pass_and_raise_no_false_alarm():
     found = [verdicts((SHORTCUTS[seed % 3], 0.0, seed))["all together"] for seed in range(HOSPITALS)]
     assert found.count("fails") / HOSPITALS < 0.05
@@ -24,6 +25,7 @@ def test_a_weak_tie_is_not_called_a_pass_by_all_hospitals():
     assert "can't tell" in found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shortcut", SHORTCUTS)
 def test_a_model_that_reads_the_finding_passes_at_every_strength(tmp_path, shortcut):
     """What its hospital's pool is confounded with does not matter, as long as the test films are not."""

@@ -161,6 +161,7 @@ convert(nih.scan(Path(sys.argv[1])), Path(sys.argv[2]), size=512, shard_images=6
 """
 
 
+@pytest.mark.long
 def test_kill_and_rerun_end_byte_identical(tmp_path: Path) -> None:
     source = write_nih(tmp_path / "source", images=360)
     (source / "images_001" / "images" / "00000050_001.png").write_bytes(b"")

@@ -45,6 +45,7 @@ def carried_out(command: str) -> None:
             pytest.fail(f"{command} ended with {end.code}")
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("ray_cluster")
 def test_every_command_of_the_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
