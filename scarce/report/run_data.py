@@ -21,6 +21,7 @@ from scarce.trials import TRIALS, TrialRecord, read_trials
 from scarce.view_samples import sample_views
 from scarce.views import ViewConfig
 
+AUDITS = "audit/audit.json"
 FILMS, VIEWS = 4, 5  # shown: so many images, and so many views of each
 
 
@@ -78,6 +79,8 @@ def read_run(folder: Path) -> RunData:
         except ValueError as error:
             raise UserError(f"{folder / name} is damaged ({error}): expected it as a sweep wrote it") from error
     try:
+        if (folder / AUDITS).is_file():  # newer than the sweep's own where `scarce audit` made them again
+            contents[SUMMARY_NAME]["audit"] = json.loads((folder / AUDITS).read_text(encoding="utf-8"))
         trials = pd.read_parquet(folder / "trials.parquet")
         data = RunData(
             folder, contents[CONFIG_NAME], contents[SUMMARY_NAME], trials, read_trials(folder), _ended(folder)

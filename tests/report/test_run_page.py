@@ -142,6 +142,14 @@ def test_what_a_run_lacks_is_left_out_with_the_reason(copy: Path):
     assert "no audit was made" in page.texts["top"]
 
 
+def test_audits_that_were_made_later_are_told(copy: Path):
+    summary = summary_of(copy)
+    write_json(copy / "audit" / "audit.json", summary.pop("audit") | {"headline": "The audits of today."})
+    write_json(copy / "summary.json", summary)
+    write_report(copy)
+    assert "The audits of today." in Page((copy / "report.html").read_text(encoding="utf-8")).texts["top"]
+
+
 @pytest.mark.parametrize("lost", ["config.json", "summary.json", "trials.parquet", "best/card.json"])
 def test_no_finished_run_is_refused_in_a_line(copy: Path, lost: str):
     for name in ("report.html", lost):
