@@ -9,7 +9,6 @@
 A mistake is a `scarce.UserError` whose message is one line.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from scarce.config import PRESETS, SweepConfig
 from scarce.data.store import Dataset, open_dataset
 from scarce.errors import UserError
 from scarce.mirror import open_mirror
-from scarce.run_files import CONFIG_NAME, SUMMARY_NAME
+from scarce.run_files import CONFIG_NAME, SUMMARY_NAME, read_run_file
 from scarce.space import Dimension
 from scarce.storage import place_of
 
@@ -38,12 +37,12 @@ class Run:
     @property
     def config(self) -> dict[str, Any]:
         """config.json: the resolved settings, dataset digests, seed, versions."""
-        return self._read(CONFIG_NAME)
+        return read_run_file(self.folder, CONFIG_NAME)
 
     @property
     def summary(self) -> dict[str, Any]:
         """summary.json: what was chosen, the baselines, their test AUC with intervals."""
-        return self._read(SUMMARY_NAME)
+        return read_run_file(self.folder, SUMMARY_NAME)
 
     @property
     def trials(self) -> pd.DataFrame:
@@ -55,10 +54,6 @@ class Run:
         from scarce.backbones import load_backbone
 
         return load_backbone(self.folder / "best")[0]
-
-    def _read(self, name: str) -> dict[str, Any]:
-        content: dict[str, Any] = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        return content
 
 
 def sweep(config: SweepConfig = PRESETS["cpu"], space: Mapping[str, Dimension] | None = None) -> Run:

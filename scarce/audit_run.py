@@ -1,7 +1,6 @@
 """The audits of a run: its chosen model on its test patients, and the folder audit/ with what they came to."""
 
 import hashlib
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -30,7 +29,7 @@ from scarce.files import write_json, write_text
 from scarce.report.audit import audit_markdown
 from scarce.report.audit_page import write_audit_page
 from scarce.report.audit_plots import plot_audit_overview
-from scarce.run_files import CONFIG_NAME, SUMMARY_NAME
+from scarce.run_files import CONFIG_NAME, SUMMARY_NAME, read_run_file
 
 AUDIT_NAME = "audit"
 FINETUNE_SEEDS = 2  # a fine-tuning takes half a second; a probe takes a millisecond
@@ -140,30 +139,39 @@ def audit_run(run: Path, config: AuditConfig, findings: tuple[str, ...] = ()) ->
     Raises:
         UserError: it is no finished run, or its datasets are gone or have changed.
     """
-    try:
-        model = open_run(run)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{run}: its {CONFIG_NAME} or {SUMMARY_NAME} is not what this version of scarce writes ({error!r}): "
-            "run the sweep again"
-        ) from error
+    model = open_run(run)
     if findings:
         model = replace(model, protocol=replace(model.protocol, findings=findings))
     return write_audits(make_subject(model, config), model, run / AUDIT_NAME)
 
 
 def open_run(run: Path) -> Model:
-    """The chosen model of a finished run of any sweep."""
-    started = _read(run / CONFIG_NAME, run)
+    """The chosen model of a finished run of any sweep.
+
+    Raises:
+        UserError: it is no finished run, or its datasets are gone or have changed.
+    """
+    try:
+        started = read_run_file(run, CONFIG_NAME)
+        if "checkpoint" in started.get("config", {}):
+            return _open_frozen(run, started)
+        return _open_sweep(run, started)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(
+            f"{run}: its {SUMMARY_NAME} or {CONFIG_NAME} is not what this version of scarce writes ({error!r}): "
+            "run the sweep again"
+        ) from error
+
+
+def _open_sweep(run: Path, started: Mapping[str, Any]) -> Model:
+    """Of a search over pretraining: the exported backbone with its probe."""
     config = started.get("config", {})
-    if "checkpoint" in config:
-        return _open_frozen(run, started)
     if "data" not in config or not (run / "best" / CARD_NAME).is_file():
         raise UserError(f"{run} has no chosen model: expected the folder of a finished run, with best/{CARD_NAME}")
     hospital, other = open_hospital(config["data"]["target"]), open_hospital(config["data"]["pretrain"])
     _check_digests(started["datasets"], [other, hospital], run)
-    pipeline = open_pipeline(run / "best")
-    return Model(f"{run.name}/best", pipeline, pipeline.image_size, hospital, other, _protocol(config["protocol"]))
+    pipeline, protocol = open_pipeline(run / "best"), ProtocolConfig.from_json(config["protocol"])
+    return Model(f"{run.name}/best", pipeline, pipeline.image_size, hospital, other, protocol)
 
 
 def open_pipeline(checkpoint: Path, probe: ProbeConfig | None = None) -> FrozenPipeline:
@@ -180,7 +188,7 @@ def open_pipeline(checkpoint: Path, probe: ProbeConfig | None = None) -> FrozenP
 
 def _open_frozen(run: Path, started: Mapping[str, Any]) -> Model:
     """Of a sweep over one finished backbone: the probe, or the fine-tuning, that it chose."""
-    summary, config = _read(run / SUMMARY_NAME, run), started["config"]
+    summary, config = read_run_file(run, SUMMARY_NAME), started["config"]
     chosen, checkpoint = summary["search"]["chosen_settings"], Path(summary["checkpoint"])
     hospital = open_hospital(config["target"])
     _check_digests(started["datasets"], [hospital], run)
@@ -188,7 +196,7 @@ def _open_frozen(run: Path, started: Mapping[str, Any]) -> Model:
     frozen = open_pipeline(checkpoint, ProbeConfig(**chosen) if is_probe else ProbeConfig())
     if hashlib.sha256((checkpoint / WEIGHTS_NAME).read_bytes()).hexdigest() != started["checkpoint_sha256"]:
         raise UserError(f"{checkpoint} is not the backbone that {run} was made with: its weights have changed since")
-    protocol = _protocol(config["protocol"])
+    protocol = ProtocolConfig.from_json(config["protocol"])
     if is_probe:
         return Model(f"{checkpoint}, probe of {run.name}", frozen, frozen.image_size, hospital, None, protocol)
     return finetuned_model(f"{checkpoint}, fine-tuned as in {run.name}", frozen, chosen, hospital, protocol)
@@ -214,18 +222,3 @@ def _check_digests(digests: list[str], datasets: list[Dataset], run: Path) -> No
                 f"{dataset.path} is not the dataset that {run} was made with: its content has changed since; audit a "
                 "run that was made with it"
             )
-
-
-def _protocol(values: Mapping[str, Any]) -> ProtocolConfig:
-    kept: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
-    return ProtocolConfig(**kept)
-
-
-def _read(path: Path, run: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{run} is not a finished run: expected {path.name} there")
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): expected it as a sweep wrote it") from error
-    return content

@@ -29,11 +29,10 @@ SCHEMA = pa.schema(
 
 def write_scores(path: Path, task: Task, scores: Scores) -> None:
     """Write a model's scores of every episode of `task` to `path`, atomically."""
-    held_out = np.unique(np.concatenate(task.evaluated))
-    names = np.unique(task.patients[held_out])
     rows = []
+    numbers = patient_numbers(task)
     for finding, (name, values) in enumerate(zip(task.findings, scores.values, strict=True)):
-        patients = np.searchsorted(names, task.patients[task.evaluated[finding]])
+        patients = numbers[finding]
         for shots, of_shots in zip(task.shots[finding], values, strict=True):
             for seed, of_seed in zip(task.seeds, of_shots, strict=True):
                 ranks = np.unique(of_seed, return_inverse=True)[1]
@@ -43,6 +42,13 @@ def write_scores(path: Path, task: Task, scores: Scores) -> None:
     }
     with atomic_path(path) as temporary:
         pq.write_table(pa.table(columns, schema=SCHEMA), temporary, compression="zstd")
+
+
+def patient_numbers(task: Task) -> list[np.ndarray]:
+    """The patients of the films scored for each finding, by their place in the order of all scored ones' names."""
+    scored = [task.patients[films] for films in task.evaluated]
+    names = np.unique(np.concatenate(scored))
+    return [np.searchsorted(names, patients) for patients in scored]
 
 
 def read_scores(path: Path) -> tuple[Task, Scores]:

@@ -12,8 +12,8 @@ from scarce.errors import UserError
 from scarce.fewshot.paired import compare_pairs
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import Scores, Task, build_task
-from scarce.kept_scores import SCORES_NAME, read_scores
-from scarce.run_files import CONFIG_NAME, read_config
+from scarce.kept_scores import SCORES_NAME, patient_numbers, read_scores
+from scarce.run_files import CONFIG_NAME, read_run_file
 
 DECIDES = (
     *("findings", "shots", "test_seeds", "fractions", "min_pool", "min_held_out", "max_negatives"),
@@ -47,13 +47,9 @@ def compare_runs(folders: Sequence[Path]) -> dict[str, Any]:
 
 def _protocol(folder: Path) -> tuple[str, ProtocolConfig]:
     """Digest of the target dataset, and the protocol."""
-    config = read_config(folder)
+    config = read_run_file(folder, CONFIG_NAME)
     try:
-        values = config["config"]["protocol"]
-        kept: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return str(config["datasets"][-1]), ProtocolConfig(**kept)
+        return str(config["datasets"][-1]), ProtocolConfig.from_json(config["config"]["protocol"])
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(
             f"{folder / CONFIG_NAME} is not what a sweep writes ({error!r}): run the sweep again"
@@ -87,15 +83,8 @@ def _scores(folder: Path, protocol: ProtocolConfig) -> tuple[Task, Scores]:
 def _same_films(one: Task, other: Task) -> bool:
     """Whether two tasks score the same films of the same patients, however these are numbered."""
     same = one.findings == other.findings and one.shots == other.shots and one.seeds == other.seeds
-    return same and all(
-        np.array_equal(one.truth(finding), other.truth(finding))
-        and np.array_equal(_numbered(one, finding), _numbered(other, finding))
-        for finding in range(len(one.findings))
+    return (
+        same
+        and all(np.array_equal(one.truth(finding), other.truth(finding)) for finding in range(len(one.findings)))
+        and all(map(np.array_equal, patient_numbers(one), patient_numbers(other)))
     )
-
-
-def _numbered(task: Task, finding: int) -> np.ndarray:
-    """The patients of the films scored for a finding, by their place in the order of names of all that are scored."""
-    names = np.unique(task.patients[np.unique(np.concatenate(task.evaluated))])
-    numbers: np.ndarray = np.searchsorted(names, task.patients[task.evaluated[finding]])
-    return numbers

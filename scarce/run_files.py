@@ -67,11 +67,11 @@ def check_folder(run: Mirror, config: RunSettings, digests: tuple[str, ...]) -> 
             )
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config.json; `UserError` where there is none, or it is damaged."""
-    path = folder / CONFIG_NAME
+def read_run_file(folder: Path, name: str) -> dict[str, Any]:
+    """What a run's config.json, summary.json or the like holds; `UserError` where there is none, or it is damaged."""
+    path = folder / name
     if not path.is_file():
-        raise UserError(f"{folder} is not a finished run: expected {CONFIG_NAME} there")
+        raise UserError(f"{folder} is not a finished run: expected {name} there")
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

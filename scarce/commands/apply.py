@@ -26,11 +26,12 @@ class Apply:
 
         check_new_file("--out", self.out, ".csv")
 
+        from scarce.audit_run import open_run
         from scarce.mirror import open_mirror
-        from scarce.publishing.apply import apply_model, open_finished
+        from scarce.publishing.apply import apply_model
         from scarce.storage import place_of
 
-        done = apply_model(open_finished(open_mirror(place_of(self.run_folder)).folder), self.source, self.out)
+        done = apply_model(open_run(open_mirror(place_of(self.run_folder)).folder), self.source, self.out)
         print("Research only. Not for clinical use.")
         print(
             f"{self.out}: {done.scored:,} films scored, {done.unreadable:,} can't be read (the reason is in the table)"

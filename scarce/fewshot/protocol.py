@@ -1,7 +1,8 @@
 """The settings of the few-shot evaluation. Imports nothing heavy: the command line is made from them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from scarce.errors import UserError
 
@@ -54,6 +55,14 @@ class ProtocolConfig:
             raise UserError(f"--target-auc must lie between 0.5 and 1, got {self.target_auc:g}")
         if not 0 < self.confidence < 1:
             raise UserError(f"--confidence must lie between 0 and 1, got {self.confidence}")
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> "ProtocolConfig":
+        """The protocol as a run's config.json has it, which knows lists and no tuples."""
+        kept: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
+        return ProtocolConfig(**kept)
 
     def seeds(self, held_out: Literal["val", "test"]) -> tuple[int, ...]:
         """The episode seeds of a split: the search's for val, fresh ones for test."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from scarce.audit.subject import FrozenPipeline
-from scarce.audit_run import Model, open_run
+from scarce.audit_run import Model
 from scarce.data.decode import DecodeError, decode, read_bytes
 from scarce.data.intensity import stretch_range, to_8_bit
 from scarce.data.pixels import reduce_images
@@ -18,7 +18,6 @@ from scarce.data.store import Dataset, open_dataset, pixel_array
 from scarce.errors import UserError
 from scarce.fewshot.task import Task, build_task
 from scarce.files import atomic_path
-from scarce.run_files import CONFIG_NAME
 
 HEADER = ("image", "finding", "score", "score_low", "score_high", "unreadable")
 FILMS = 512  # scored at once
@@ -84,16 +83,6 @@ def apply_model(model: Model, source: Path, out: Path) -> Applied:
             raise UserError(f"none of the {unreadable:,} films in {source} can be read: expected PNG, JPEG or DICOM")
     shots = {finding: able[-1] for finding, able in zip(task.findings, task.shots, strict=True)}
     return Applied(scored, unreadable, shots, len(task.seeds))
-
-
-def open_finished(run: Path) -> Model:
-    """`open_run`, with a `UserError` also where config.json is another version's."""
-    try:
-        return open_run(run)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(
-            f"{run}: its {CONFIG_NAME} is not what this version of scarce writes ({error!r}): run the sweep again"
-        ) from error
 
 
 def learning_task(model: Model) -> Task:

@@ -1,6 +1,5 @@
 """A run's backbone for others: its weights in their library's format, a model card, and the check that both agree."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from scarce.files import whole_folder, write_json, write_text
 from scarce.looking.backbone import find_backbone
 from scarce.publishing.libraries import FILES, Format, check_format, check_installed, open_network, write_network
 from scarce.publishing.model_card import model_card
-from scarce.run_files import SUMMARY_NAME
+from scarce.run_files import SUMMARY_NAME, read_run_file
 from scarce.views import INPUT_MEAN, INPUT_STD, to_input
 
 TOLERANCE = 1e-4  # of the largest feature, or of 1 where that is smaller
@@ -46,7 +45,7 @@ def export_run(run: Path, wanted: Format, out: Path) -> float:
     except (KeyError, TypeError) as error:
         raise UserError(f"{source / CARD_NAME} does not say how the backbone was trained: {error}") from error
     folder = source.parent  # of the run
-    summary, audit = _optional(folder / SUMMARY_NAME), _optional(folder / AUDIT_NAME / "audit.json")
+    summary, audit = _optional(folder, SUMMARY_NAME), _optional(folder, f"{AUDIT_NAME}/audit.json")
     preprocessing = {
         "channels": 1,
         "size": image_size,
@@ -85,14 +84,11 @@ def _difference(folder: Path, wanted: Format, backbone: torch.nn.Module, name: s
     return difference
 
 
-def _optional(path: Path) -> Mapping[str, Any]:
-    """The JSON object in a file, or {} where there is none."""
-    if not path.is_file():
+def _optional(run: Path, name: str) -> Mapping[str, Any]:
+    """The JSON object in a file of the run, or {} where there is none."""
+    if not (run / name).is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): expected it as a sweep wrote it") from error
+    content = read_run_file(run, name)
     if not isinstance(content, dict):
-        raise UserError(f"{path} is damaged: expected it as a sweep wrote it")
+        raise UserError(f"{run / name} is damaged: expected it as a sweep wrote it")
     return content
