@@ -4,6 +4,7 @@ Buckets are reached through Arrow's file systems, with the credentials that thei
 variables, configuration files, the machine's role), never with any in the URL.
 """
 
+import io
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import parse_qsl
 
 import pyarrow as pa
@@ -146,23 +147,27 @@ def read_bytes(place: Place) -> bytes:
     if isinstance(place, Path):
         return place.read_bytes()  # whose errors name the file
     filesystem, path = connect(place)
-    while True:
-        with filesystem.open_input_stream(path) as stream:
-            content: bytes = stream.read()
-        if len(content) == filesystem.get_file_info(path).size:
-            return content
-        # Arrow asks for the size first: what has grown by the time that it reads is cut to what it was.
+    content = io.BytesIO()
+    _copy_whole(filesystem, path, content)
+    return content.getvalue()
 
 
 def download(place: Place, target: Path) -> None:
     """Copy a file to the disk, atomically."""
     filesystem, path = connect(place)
-    with atomic_path(target) as temporary:
-        while True:
-            with filesystem.open_input_stream(path) as source, open(temporary, "wb") as file:
-                shutil.copyfileobj(source, file, 1 << 24)
-            if temporary.stat().st_size == filesystem.get_file_info(path).size:
-                break  # else it has grown while it was read, as in `read_bytes`
+    with atomic_path(target) as temporary, open(temporary, "wb") as file:
+        _copy_whole(filesystem, path, file)
+
+
+def _copy_whole(filesystem: fs.FileSystem, path: str, target: BinaryIO) -> None:
+    """Copy a file, again if it grew meanwhile: Arrow asks for its size first, and cuts what it then reads to that."""
+    while True:
+        target.seek(0)
+        target.truncate()
+        with filesystem.open_input_stream(path) as source:
+            shutil.copyfileobj(source, target, 1 << 24)
+        if target.tell() == filesystem.get_file_info(path).size:
+            return
 
 
 def upload(content: bytes | pa.Buffer, place: Remote) -> None:
