@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scarce.views import INPUT_MEAN, INPUT_STD, ViewConfig, draw_parameters, make_views
 
@@ -22,6 +23,12 @@ def sample_views(images: np.ndarray, image_size: int, config: ViewConfig, count:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.from_numpy(np.repeat(images, count, axis=0))
     parameters = draw_parameters(len(pixels), image_size, config, generator)
-    views = make_views(pixels, image_size, config, parameters, generator) * INPUT_STD + INPUT_MEAN
-    grey = views.mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
-    return grey.reshape(len(images), count, image_size, image_size)
+    views = grey_levels(make_views(pixels, image_size, config, parameters, generator))
+    return views.reshape(len(images), count, image_size, image_size)
+
+
+def grey_levels(views: Tensor) -> np.ndarray:
+    """Normalised views float32 [B, 1, S, S] as uint8 [B, S, S]."""
+    intensities = views.squeeze(1) * INPUT_STD + INPUT_MEAN
+    levels: np.ndarray = intensities.mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
+    return levels

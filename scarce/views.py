@@ -58,6 +58,11 @@ class ViewConfig:
             raise ValueError(f"need aspect >= 1, got {self.aspect}")
 
 
+NO_AUGMENTATION = ViewConfig(
+    crop_min=1, aspect=1, rotation=0, flip=0, brightness=0, contrast=0, gamma=0, intensity_p=0, blur=0, noise=0,
+    cutout=0,
+)  # fmt: skip
+
 SEARCH_SPACE: dict[str, Dimension] = {
     "crop_min": Float(0.08, 0.8),
     "rotation": Float(0.0, 20.0),

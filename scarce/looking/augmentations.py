@@ -9,15 +9,11 @@ from torch import Tensor
 
 from scarce.looking.sheet import Row
 from scarce.space import Choice, Dimension
-from scarce.view_samples import sample_views
-from scarce.views import INPUT_MEAN, INPUT_STD, SEARCH_SPACE, ViewConfig, ViewParameters, draw_parameters, make_views
+from scarce.view_samples import grey_levels, sample_views
+from scarce.views import NO_AUGMENTATION, SEARCH_SPACE, ViewConfig, ViewParameters, draw_parameters, make_views
 
 STEPS = 5  # values of a field's range
 DRAWN = 64  # views of which the one farthest from the film is shown
-NOTHING = ViewConfig(
-    crop_min=1, aspect=1, rotation=0, flip=0, brightness=0, contrast=0, gamma=0, intensity_p=0, blur=0, noise=0,
-    cutout=0,
-)  # fmt: skip
 INTENSITY = ("brightness", "contrast", "gamma")
 LOOKS = ("brightness", "contrast", "gamma", "blur", "noise")  # the others move or hide parts of the chest
 
@@ -98,7 +94,7 @@ def together(image: np.ndarray, size: int, seed: int, count: int = 6) -> list[Ro
         ),
         ("strong", "every field at its strong end", replace(ViewConfig(), **strong)),
     )
-    film = sample_views(image[None], size, NOTHING, 1)[0]
+    film = sample_views(image[None], size, NO_AUGMENTATION, 1)[0]
     rows = [Row("the film", "", film, [""])]
     for name, note, config in settings:
         rows.append(Row(name, note, sample_views(image[None], size, config, count, seed)[0], [""] * count))
@@ -115,7 +111,7 @@ def weak_to_strong(field: str) -> list[float]:
 
 
 def _alone(field: str, value: float) -> ViewConfig:
-    return replace(NOTHING, **{field: value}, intensity_p=float(field in INTENSITY))
+    return replace(NO_AUGMENTATION, **{field: value}, intensity_p=float(field in INTENSITY))
 
 
 def _farthest(
@@ -125,6 +121,5 @@ def _farthest(
     drawn = draw_parameters(DRAWN, size, config, generator)
     row = int(strength(drawn).argmax())
     view = make_views(torch.from_numpy(image[None]), size, config, drawn.rows(slice(row, row + 1)), generator)
-    intensities = view[0, 0] * INPUT_STD + INPUT_MEAN
-    grey: np.ndarray = intensities.mul(255).round().clamp(0, 255).to(torch.uint8).numpy()
-    return grey
+    film: np.ndarray = grey_levels(view)[0]
+    return film

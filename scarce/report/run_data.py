@@ -14,12 +14,12 @@ from scarce.backbones import CARD_NAME
 from scarce.config import DataConfig, PretrainConfig
 from scarce.errors import UserError
 from scarce.pairing import Hospitals
-from scarce.run_files import CONFIG_NAME, SUMMARY_NAME
+from scarce.run_files import CONFIG_NAME, SUMMARY_NAME, read_run_file
 from scarce.settings import search_space
 from scarce.space import Float
 from scarce.trials import TRIALS, TrialRecord, read_trials
 from scarce.view_samples import sample_views
-from scarce.views import ViewConfig
+from scarce.views import NO_AUGMENTATION, ViewConfig
 
 AUDITS = "audit/audit.json"
 FILMS, VIEWS = 4, 5  # shown: so many images, and so many views of each
@@ -70,21 +70,12 @@ def read_run(folder: Path) -> RunData:
     Raises:
         UserError: it is no finished run of sweeps/ssl_aug.py, or one of its files is damaged.
     """
-    contents = {}
-    for name in (CONFIG_NAME, SUMMARY_NAME):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} is not a finished run: expected {name} there")
-        try:
-            contents[name] = json.loads((folder / name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{folder / name} is damaged ({error}): expected it as a sweep wrote it") from error
+    config, summary = (read_run_file(folder, name) for name in (CONFIG_NAME, SUMMARY_NAME))
     try:
         if (folder / AUDITS).is_file():  # newer than the sweep's own where `scarce audit` made them again
-            contents[SUMMARY_NAME]["audit"] = json.loads((folder / AUDITS).read_text(encoding="utf-8"))
+            summary["audit"] = read_run_file(folder, AUDITS)
         trials = pd.read_parquet(folder / "trials.parquet")
-        data = RunData(
-            folder, contents[CONFIG_NAME], contents[SUMMARY_NAME], trials, read_trials(folder), _ended(folder)
-        )
+        data = RunData(folder, config, summary, trials, read_trials(folder), _ended(folder))
         if not isinstance(data.summary["leak_check"], dict) or not data.settings or not data.hospitals:
             raise KeyError("leak_check")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -114,8 +105,8 @@ def example_views(data: RunData) -> np.ndarray | str:
     rows = kept[np.linspace(0, len(kept) - 1, min(FILMS, len(kept))).astype(int)]
     images, size = hospitals.pretraining.pixels(rows), int(recipe["pretrain"]["image_size"])
     views = ViewConfig(**recipe["views"])
-    whole = ViewConfig(crop_min=1, aspect=1, rotation=0, intensity_p=0, blur=0, noise=0)
-    return np.concatenate([sample_views(images, size, whole, 1), sample_views(images, size, views, VIEWS)], axis=1)
+    films = sample_views(images, size, NO_AUGMENTATION, 1)
+    return np.concatenate([films, sample_views(images, size, views, VIEWS)], axis=1)
 
 
 def _ended(folder: Path) -> dict[str, float]:
