@@ -26,8 +26,7 @@ from scarce.report.plots import (
     ORANGE,
     TEXT,
     TITLE,
-    _dot,
-    _ends,
+    _across,
     _figure,
     _legend,
     _lines_behind,
@@ -162,8 +161,7 @@ def _spread(count: int) -> np.ndarray:
 
 def _interval(axes: Axes, number: Mapping[str, Any], place: float, style: Mapping[str, Any]) -> None:
     value, low, high = (known(number[end]) for end in ("value", "ci_low", "ci_high"))
-    axes.errorbar((low + high) / 2, place, xerr=(high - low) / 2, **_ends(style))
-    axes.plot(value, place, **_dot(style))
+    _across(axes, value, low, high, place, style)
 
 
 def curves_figure(curves: Sequence[Curve], confidence: float) -> Figure:

@@ -11,10 +11,17 @@ from matplotlib.figure import Figure
 from scarce.files import write_text
 from scarce.report.audit import p_text
 from scarce.report.pages import picture, write_page
-from scarce.report.plots import BLUE, CHANCE_LINE, TEXT, _dot, _ends, _figure, _legend, _lines_behind, _wrapped
+from scarce.report.plots import BLUE, CHANCE_LINE, TEXT, _across, _figure, _legend, _lines_behind, _wrapped
 from scarce.report.result_plots import STYLES
 from scarce.report.sections import Section, Table
-from scarce.report.tables import auc_text, confidence_text, interval_text, markdown_table
+from scarce.report.tables import (
+    auc_text,
+    confidence_text,
+    difference_text,
+    interval_text,
+    markdown_table,
+    shots_text,
+)
 
 TEMPLATE = "comparison.html.j2"
 PAGE_NAME, CSV_NAME, LATEX_NAME = "compare.html", "compare.csv", "compare.tex"
@@ -58,7 +65,7 @@ def verdict(comparison: Mapping[str, Any]) -> str:
     for pair in comparison["pairs"]:
         difference = pair["difference"]
         first, second = pair["first"], pair["second"]
-        numbers = f"{first} minus {second} is {_signed(difference)}"
+        numbers = f"{first} minus {second} is {difference_text(difference)}"
         if difference["p_holm"] >= level or difference["ci_low"] <= 0 <= difference["ci_high"]:
             sentences.append(f"{first} and {second} cannot be told apart: {numbers}.")
         else:
@@ -109,15 +116,13 @@ def cells_figure(pair: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
         aside = (number - (len(shots) - 1) / 2) * 0.8 / max(len(shots), 2)
         _difference(axes, cell, findings.index(cell["finding"]) + aside, STYLES[number % len(STYLES)])
     _finish(axes, [_wrapped(name) for name in findings], comparison)
-    entries = [(STYLES[n % len(STYLES)], f"{count} shot{'s' if count > 1 else ''}") for n, count in enumerate(shots)]
+    entries = [(STYLES[n % len(STYLES)], shots_text(count)) for n, count in enumerate(shots)]
     _legend(figure, [*entries, (CHANCE_LINE, "no difference")])
     return figure
 
 
 def _difference(axes: Axes, number: Mapping[str, Any], place: float, style: Mapping[str, Any]) -> None:
-    low, high = number["ci_low"], number["ci_high"]
-    axes.errorbar((low + high) / 2, place, xerr=(high - low) / 2, **_ends(style))
-    axes.plot(number["auc"], place, **_dot(style))
+    _across(axes, number["auc"], number["ci_low"], number["ci_high"], place, style)
 
 
 def _finish(axes: Axes, names: list[str], comparison: Mapping[str, Any]) -> None:
@@ -151,11 +156,11 @@ def _by_cell(pair: Mapping[str, Any], comparison: Mapping[str, Any]) -> Section:
     title = f"{pair['first']} minus {pair['second']}"
     rows = [
         [
-            f"{cell['finding']}, {cell['shots']} shot{'s' if cell['shots'] > 1 else ''}",
+            f"{cell['finding']}, {shots_text(cell['shots'])}",
             str(cell["test_positives"]),
             f"{cell['first_auc']:.3f}",
             f"{cell['second_auc']:.3f}",
-            _signed(cell),
+            difference_text(cell),
             p_text(cell["p_holm"]),
         ]
         for cell in pair["cells"]
@@ -198,14 +203,10 @@ def _header(comparison: Mapping[str, Any]) -> list[str]:
 
 def _pair_rows(comparison: Mapping[str, Any]) -> list[list[str]]:
     return [
-        [pair["first"], pair["second"], _signed(one), p_text(one["p"]), p_text(one["p_holm"])]
+        [pair["first"], pair["second"], difference_text(one), p_text(one["p"]), p_text(one["p_holm"])]
         for pair in comparison["pairs"]
         for one in [pair["difference"]]
     ]
-
-
-def _signed(difference: Mapping[str, float]) -> str:
-    return f"{difference['auc']:+.3f} ({difference['ci_low']:+.3f} to {difference['ci_high']:+.3f})"
 
 
 def _named(difference: Mapping[str, Any]) -> dict[str, Any]:

@@ -162,9 +162,7 @@ def ranking_figure(ranking: Mapping[str, Any]) -> Figure:
     for place, row in zip(places, methods, strict=True):
         for below, number, style in ((0.0, row, FIRST), (0.24, row["random"], RANDOM)):
             if number:
-                low, high = number["ci_low"], number["ci_high"]
-                axes.errorbar((low + high) / 2, place + below, xerr=(high - low) / 2, **_ends(style))
-                axes.plot(number["auc"], place + below, **_dot(style))
+                _across(axes, number["auc"], number["ci_low"], number["ci_high"], place + below, style)
         axes.plot(row["seed_aucs"], np.full(len(row["seed_aucs"]), place - 0.22), **SEED)
     axes.set_yticks(places, names, fontsize=TEXT)
     axes.set_ylim(len(methods) - 0.4, -0.6)
@@ -219,6 +217,12 @@ def pareto_figure(trials: pd.DataFrame, search: Mapping[str, Any]) -> Figure:
     entries = [(FRONT, "Pareto front"), (CHOSEN, chosen), (LIMIT, "best AUC minus its standard error")]
     _legend(figure, [*([(TRIAL, "dominated trial")] if len(dominated) else []), *entries])
     return figure
+
+
+def _across(axes: Axes, value: float, low: float, high: float, place: float, style: Mapping[str, Any]) -> None:
+    """A number with its interval on the line at `place`."""
+    axes.errorbar((low + high) / 2, place, xerr=(high - low) / 2, **_ends(style))
+    axes.plot(value, place, **_dot(style))
 
 
 def _ends(style: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scarce.report.tables import auc_text, confidence_text, interval_text, markdown_table
+from scarce.report.tables import auc_text, confidence_text, difference_text, interval_text, markdown_table
 
 COSTS = {"epochs": "epochs", "seconds": "minutes"}  # of a run, and what the column is called
 
@@ -84,8 +84,7 @@ def _above_zero(difference: Mapping[str, float], level: float) -> bool:
 def _difference(difference: Mapping[str, float] | None) -> list[str]:
     if difference is None:
         return ["", ""]
-    interval = f"{difference['ci_low']:+.3f} to {difference['ci_high']:+.3f}"
-    return [f"{difference['auc']:+.3f} ({interval})", f"{difference['p_holm']:.3f}"]
+    return [difference_text(difference), f"{difference['p_holm']:.3f}"]
 
 
 def _cost(run: Mapping[str, Any], key: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from scarce.files import write_text
-from scarce.report.tables import auc_text, confidence_text, interval_text
+from scarce.report.tables import auc_text, confidence_text, difference_text, interval_text
 
 NUMBERS = ("auc", "ci_low", "ci_high", "p_chance")
 
@@ -63,7 +63,7 @@ def results_latex(summary: Mapping[str, Any]) -> str:
                 "model": name,
                 "AUC": auc_text(model),
                 interval: interval_text(model),
-                "chosen minus it": _signed(model["difference"]) if "difference" in model else "",
+                "chosen minus it": difference_text(model["difference"]) if "difference" in model else "",
                 "p (Holm)": f"{model['difference']['p_holm']:.3f}" if "difference" in model else "",
             }
             for name, model in models_of(summary).items()
@@ -92,7 +92,3 @@ def results_latex(summary: Mapping[str, Any]) -> str:
 
 def _numbers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for key in NUMBERS}
-
-
-def _signed(difference: Mapping[str, float]) -> str:
-    return f"{difference['auc']:+.3f} ({difference['ci_low']:+.3f} to {difference['ci_high']:+.3f})"

@@ -13,7 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from scarce.report.importance import Importance
-from scarce.report.plots import BLUE, CHOSEN, GREY, LIGHT, ORANGE, TEXT, _dot, _ends, _figure, _legend, _lines_behind
+from scarce.report.plots import (
+    BLUE,
+    CHOSEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    TEXT,
+    _across,
+    _dot,
+    _ends,
+    _figure,
+    _legend,
+    _lines_behind,
+)
 
 DONE: dict[str, Any] = {"color": BLUE, "linestyle": "none", "marker": "o"}
 PRUNED: dict[str, Any] = {"color": GREY, "linestyle": "none", "marker": "x"}
@@ -38,8 +51,7 @@ def importance_figure(found: Sequence[Importance], confidence: str) -> Figure:
     figure = _figure(9.0, 0.32 * len(found) + 1.1)
     axes = figure.subplots()
     for place, one in enumerate(found):
-        axes.errorbar((one.ci_low + one.ci_high) / 2, place, xerr=(one.ci_high - one.ci_low) / 2, **_ends(DONE))
-        axes.plot(one.share, place, **_dot(DONE))
+        _across(axes, one.share, one.ci_low, one.ci_high, place, DONE)
         axes.plot(one.by_chance, place, **BY_CHANCE)
     axes.set_yticks(range(len(found)), [one.setting for one in found], fontsize=TEXT)
     axes.set_ylim(len(found) - 0.5, -0.5)

@@ -25,6 +25,7 @@ from scarce.report.tables import (
     interval_text,
     learning_curve_text,
     models_rows,
+    shots_text,
 )
 from scarce.report.trial_plots import collapse_figure, timeline_figure, views_figure
 
@@ -129,7 +130,7 @@ def _best(models: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     most = max(point["shots"] for points in models.values() for point in points)
     at_most = {name: point for name, points in models.items() for point in points if point["shots"] == most}
     numbers = [f"{name} {p['auc']:.3f} ({p['ci_low']:.3f} to {p['ci_high']:.3f})" for name, p in at_most.items()]
-    return f"At {most} shot{'s' if most > 1 else ''}: {', '.join(numbers)}."
+    return f"At {shots_text(most)}: {', '.join(numbers)}."
 
 
 def _what_mattered(data: RunData) -> Section:

@@ -49,7 +49,7 @@ def cells_rows(cells: list[Mapping[str, Any]]) -> Rows:
         positives = str(next(iter(row.values()))["test_positives"])
         aucs = [f"{auc_text(row[k])} ({interval_text(row[k])})" if k in row else "too few" for k in shots]
         rows.append([finding, positives, *aucs])
-    return ["finding", "test positives", *(f"{k} shot{'s' if k > 1 else ''}" for k in shots)], rows
+    return ["finding", "test positives", *map(shots_text, shots)], rows
 
 
 def confidence_text(summary: Mapping[str, Any]) -> str:
@@ -65,6 +65,16 @@ def auc_text(row: Mapping[str, Any]) -> str:
 def interval_text(row: Mapping[str, Any]) -> str:
     """Its interval."""
     return f"{row['ci_low']:.3f} to {row['ci_high']:.3f}"
+
+
+def difference_text(difference: Mapping[str, Any]) -> str:
+    """A difference of AUCs with its interval, all with their signs."""
+    return f"{difference['auc']:+.3f} ({difference['ci_low']:+.3f} to {difference['ci_high']:+.3f})"
+
+
+def shots_text(shots: int) -> str:
+    """So many shots."""
+    return f"{shots} shot{'s' if shots > 1 else ''}"
 
 
 def counts_text(statuses: Mapping[str, int]) -> str:
