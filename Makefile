@@ -28,7 +28,7 @@ bench: install ## every speed claim that needs no GPU, against its peer, in unde
 	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py || exit; done
 
 chaos: install ## half an hour of random kills: is a trial lost, are the numbers the same?
-	$(BIN)/python tests/cluster/chaos.py --log docs/chaos.log $(ARGS)
+	$(BIN)/python tests/simulated/chaos.py --log docs/chaos.log $(ARGS)
 
 audit: install ## known vulnerabilities of the pinned packages: a report, never a failure
 	@$(BIN)/python .ci/audit.py

@@ -37,7 +37,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from scarce.cluster import local_cluster
+from scarce.cluster.connect import local_cluster
 from scarce.data.convert import convert
 from scarce.data.feed import Feed, load_feed
 from scarce.data.folder import scan

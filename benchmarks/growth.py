@@ -37,8 +37,9 @@ from PIL import Image
 from ray._private import internal_api
 from short_search import run_search
 
-from scarce import cluster
 from scarce.backbones import create_backbone
+from scarce.cluster.connect import local_cluster
+from scarce.cluster.processes import descendants
 from scarce.config import DataConfig, PretrainConfig, RunConfig, SearchConfig, SweepConfig
 from scarce.data import folder as hospital_folder
 from scarce.data.convert import convert
@@ -49,12 +50,11 @@ from scarce.fewshot.features import extract_features
 from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import build_task
 from scarce.pretrain import pretrain
-from scarce.processes import descendants
 from scarce.resources import Plan
 from scarce.search import prepare_ray
 from scarce.settings import default_settings, search_space, values_of
 from scarce.trial import TrialContext
-from scarce.trials import read_trials, write_trials_table
+from scarce.trials.records import read_trials, write_trials_table
 
 PATIENTS = (585, 2340, 9362)  # 1k, 4k and 16k images
 TRIALS = (4, 16, 64)
@@ -213,7 +213,7 @@ def write_folder(dataset: Dataset, out: Path) -> None:
 
 def measure_images(patients: Sequence[int]) -> Growth:
     """The stages of hospitals with so many patients, in turn."""
-    with tempfile.TemporaryDirectory() as name, quiet(), cluster.local_cluster(cpus=os.cpu_count()):
+    with tempfile.TemporaryDirectory() as name, quiet(), local_cluster(cpus=os.cpu_count()):
         image_stages(Path(name, "warm"), 60)
         return gather(image_stages(Path(name, str(number)), size) for number, size in enumerate(patients))
 
@@ -229,7 +229,7 @@ def searches() -> Iterator[Search]:
         write_phantom(PhantomConfig("b", patients=60, size=VIEW, prevalence=0.35), hospitals[1])
         protocol = ProtocolConfig(shots=(1, 5), search_seeds=2, test_seeds=2, min_pool=5, min_held_out=2)
         task = build_task(open_dataset(hospitals[1]), protocol, held_out="val")
-        with cluster.local_cluster(cpus=CPUS):
+        with local_cluster(cpus=CPUS):
             feed = load_feed(open_dataset(hospitals[0]), largest_size=VIEW)
 
             def run(trials: int, concurrent: int) -> tuple[Path, Measured]:

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, StrMethodFormatter
 
-from scarce.report.plots import BLUE, DPI, GREY, LIGHT, ORANGE, TEXT, TITLE
+from scarce.report.drawing import BLUE, DPI, GREY, LIGHT, ORANGE, TEXT, TITLE
 
 LEAST_MB = 8.0  # allocators reuse as much of what they kept: a stage that takes less is taken for one that takes this
 

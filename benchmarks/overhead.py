@@ -24,7 +24,7 @@ from pathlib import Path
 from measure import row
 from short_search import make_context, read_reports, run_search
 
-from scarce.cluster import local_cluster
+from scarce.cluster.connect import local_cluster
 from scarce.config import DataConfig, PretrainConfig, SearchConfig, SweepConfig
 from scarce.data.feed import Feed
 from scarce.data.phantom import PhantomConfig, write_phantom
@@ -34,7 +34,7 @@ from scarce.pairing import Hospitals
 from scarce.search import prepare_ray
 from scarce.settings import search_space
 from scarce.trial import TrialContext, train_worker
-from scarce.trials import read_trials
+from scarce.trials.records import read_trials
 
 SIZE = 32  # pixels
 

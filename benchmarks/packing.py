@@ -21,9 +21,9 @@ import torch
 from measure import OURS, alternate, row
 
 from scarce.command_line import parse
-from scarce.packed_trials import Packing, start_trials, window_rates
-from scarce.packing import line, make_recipe, measure, share_out
-from scarce.packing_config import PACKING_PRESETS, PackingConfig
+from scarce.packing.config import PACKING_PRESETS, PackingConfig
+from scarce.packing.packed_trials import Packing, start_trials, window_rates
+from scarce.packing.tune import line, make_recipe, measure, share_out
 from scarce.pretrain import Recipe
 
 IMAGES = 2000

@@ -25,7 +25,7 @@ from pathlib import Path
 from measure import row
 from short_search import make_context, read_reports, run_search
 
-from scarce.cluster import local_cluster
+from scarce.cluster.connect import local_cluster
 from scarce.config import DataConfig, PretrainConfig, SearchConfig, SweepConfig
 from scarce.data.feed import Feed
 from scarce.data.phantom import PhantomConfig, write_phantom
@@ -36,7 +36,7 @@ from scarce.pairing import Hospitals
 from scarce.search import prepare_ray
 from scarce.settings import search_space, values_of
 from scarce.space import Choice, Dimension
-from scarce.trials import SETTINGS_NAME, read_trials
+from scarce.trials.records import SETTINGS_NAME, read_trials
 
 SIZE = 32  # pixels
 PEERS = {"random search, probes sampled": True, "random search, all probes on every checkpoint": False}

@@ -14,7 +14,7 @@ from scarce.audit_run import open_run
 from scarce.data.phantom import PhantomConfig, write_phantom
 from scarce.data.store import open_dataset
 from scarce.publishing.apply import apply_model
-from scarce.report.plots import FIRST, OTHER, TEXT, _dot, _ends, _figure, _legend, _lines_behind
+from scarce.report.drawing import FIRST, OTHER, TEXT, dot_style, grid_behind, interval_style, legend_above, new_figure
 
 OUT = Path(__file__).parent / "scores.png"
 FINDING = "hemidiaphragm elevation"
@@ -35,22 +35,22 @@ def scores_of(run: Path) -> pd.DataFrame:
 def main() -> None:
     """Write the figure."""
     table = scores_of(Path(sys.argv[1]))
-    figure = _figure(9.0, 3.4)
+    figure = new_figure(9.0, 3.4)
     axes = figure.subplots()
     without = {**FIRST, "color": "#999999", "linestyle": "none"}
     styles = {False: without, True: {**OTHER, "linestyle": "none", "zorder": 3}}
     for shown, style in styles.items():
         part = table[table["shown"] == shown]
         low, high = part["score_low"], part["score_high"]
-        axes.errorbar(part.index, (low + high) / 2, yerr=(high - low) / 2, **_ends(style))
-        axes.plot(part.index, part["score"], **_dot(style))
+        axes.errorbar(part.index, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
+        axes.plot(part.index, part["score"], **dot_style(style))
     axes.set_xlabel(
         f"{len(table)} new films, by score; bars: lowest and highest over draws of the labelled films", fontsize=TEXT
     )
     axes.set_ylabel("score", fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
-    _lines_behind(axes, "y")
-    _legend(figure, [(styles[True], FINDING), (styles[False], "without it")])
+    grid_behind(axes, "y")
+    legend_above(figure, [(styles[True], FINDING), (styles[False], "without it")])
     figure.savefig(OUT)
     with Image.open(OUT) as picture:
         picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(OUT, optimize=True)

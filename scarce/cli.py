@@ -22,7 +22,7 @@ from scarce.commands.show import Show
 from scarce.commands.tune_packing import TunePacking
 from scarce.commands.views import Views
 from scarce.errors import EXITS, run_or_exit
-from scarce.packing_config import PACKING_PRESETS
+from scarce.packing.config import PACKING_PRESETS
 
 Command = (
     Annotated[Fetch, subcommand("fetch")]

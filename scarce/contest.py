@@ -18,7 +18,8 @@ import torch
 
 from scarce.audit_run import audit_run
 from scarce.backbones import create_backbone
-from scarce.cluster import cluster_nodes, local_cluster
+from scarce.cluster.connect import cluster_nodes, local_cluster
+from scarce.cluster.notice import sigterm_is_notice
 from scarce.config import MethodsConfig, PretrainConfig, SweepConfig, run_folder
 from scarce.data.feed import Feed
 from scarce.data.hospitals import open_hospital
@@ -32,8 +33,7 @@ from scarce.files import write_json, write_text
 from scarce.final import export_chosen, load_trained_backbone
 from scarce.methods import REGISTRY, find_method
 from scarce.mirror import Mirror, open_mirror
-from scarce.notice import sigterm_is_notice
-from scarce.packed_trials import step_ends
+from scarce.packing.packed_trials import step_ends
 from scarce.pairing import Hospitals
 from scarce.pretrain import Recipe, build_method, count_held_out, steps_an_epoch
 from scarce.report.audit import audit_markdown
@@ -44,9 +44,9 @@ from scarce.run_files import check_folder, prepare_folder
 from scarce.search import prepare_ray, search
 from scarce.settings import Value, default_settings, override, search_space, values_of
 from scarce.space import Choice, Dimension, Float
-from scarce.trackers import check_trackers
 from scarce.trial import TrialContext, worker_device
-from scarce.trials import METRIC, TrialRecord, read_trials
+from scarce.trials.records import METRIC, TrialRecord, read_trials
+from scarce.watching.trackers import check_trackers
 
 WARM_UP_STEPS, TIMED_STEPS = 3, 9
 SHORT_RUN_RATE = 6.0  # the second point of a search: the default learning rate times this

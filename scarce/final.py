@@ -22,7 +22,7 @@ from scarce.pretrain import build_method
 from scarce.provenance import describe_environment
 from scarce.settings import Settings
 from scarce.trial import TrialContext, worker_device
-from scarce.trials import TrialRecord
+from scarce.trials.records import TrialRecord
 
 
 def load_trained_backbone(context: TrialContext, settings: Settings) -> Backbone:

@@ -26,10 +26,10 @@ from scarce.fewshot.protocol import ProtocolConfig
 from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import whole_folder, write_json, write_text
 from scarce.frozen_config import FrozenConfig
-from scarce.optuna_space import make_sampler, to_distributions
 from scarce.provenance import describe_environment
 from scarce.report.frozen import frozen_markdown
 from scarce.space import Dimension
+from scarce.study.optuna_space import make_sampler, to_distributions
 
 METRIC = "val_auc"
 

@@ -25,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from scarce.attempts import ATTEMPTS_NAME
 from scarce.checkpoint import BEST_NAME, HISTORY_NAME
 from scarce.data.mapped import cache_folder
 from scarce.errors import UserError
@@ -43,7 +42,8 @@ from scarce.storage import (
     side_by_side,
     upload,
 )
-from scarce.trials import TRIALS
+from scarce.trials.attempts import ATTEMPTS_NAME
+from scarce.trials.records import TRIALS
 
 BOARDS = "tensorboard"  # with TRIALS, the folders that the trials bring
 NODE_ONLY = "ray_train"  # of no use elsewhere

@@ -10,9 +10,9 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from scarce.failures import mark_failed, progress
 from scarce.mirror import NOT_MIRRORED, Mirror
-from scarce.watchdog import HANG_NAME, hang_size
+from scarce.trials.failures import mark_failed, progress
+from scarce.trials.watchdog import HANG_NAME, hang_size
 
 MAX_FAILURES = 2  # in a row
 TUNE_MAX_FAILURES = MAX_FAILURES + 1  # Tune decides before `Retries` has looked whether there was progress

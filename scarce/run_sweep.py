@@ -8,9 +8,12 @@ import ray
 
 from scarce.audit_run import audit_run
 from scarce.backbones import load_backbone
-from scarce.budget import open_budget
-from scarce.budget_hook import BudgetHook
-from scarce.cluster import cluster_nodes, local_cluster
+from scarce.budget.hook import BudgetHook
+from scarce.budget.limits import open_budget
+from scarce.budget.prices import read_nodes
+from scarce.budget.spending import Spending
+from scarce.cluster.connect import cluster_nodes, local_cluster
+from scarce.cluster.notice import sigterm_is_notice
 from scarce.config import SweepConfig, run_folder
 from scarce.data.hospitals import open_hospital
 from scarce.errors import UserError
@@ -19,12 +22,7 @@ from scarce.fewshot.task import build_task
 from scarce.files import write_json, write_text
 from scarce.final import evaluate_chosen
 from scarce.mirror import BOARDS, open_mirror
-from scarce.notice import sigterm_is_notice
-from scarce.outlook import look_ahead
 from scarce.pairing import Hospitals
-from scarce.pareto import choose_trial
-from scarce.prices import read_nodes
-from scarce.projector import project
 from scarce.report.cost import cost_line, cost_summary
 from scarce.report.plots import plot_learning_curves, plot_pareto
 from scarce.report.run_page import write_report
@@ -34,11 +32,13 @@ from scarce.run_files import SUMMARY_NAME, check_folder, prepare_folder
 from scarce.search import TUNE_NAME, prepare_ray, search
 from scarce.settings import default_settings, override, parse_fixed, values_of
 from scarce.space import Dimension
-from scarce.spending import Spending
-from scarce.trackers import check_trackers
+from scarce.study.outlook import look_ahead
+from scarce.study.pareto import choose_trial
+from scarce.study.warm_start import WARM_START_NAME, open_warm_start
 from scarce.trial import TrialContext, worker_device
-from scarce.trials import read_sampled, read_trials, write_trials_table
-from scarce.warm_start import WARM_START_NAME, open_warm_start
+from scarce.trials.records import read_sampled, read_trials, write_trials_table
+from scarce.watching.projector import project
+from scarce.watching.trackers import check_trackers
 
 
 def run_sweep(config: SweepConfig, space: dict[str, Dimension]) -> Path:

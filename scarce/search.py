@@ -8,22 +8,22 @@ from typing import Any
 
 from ray import tune
 
-from scarce.budget_hook import BudgetHook
+from scarce.budget.hook import BudgetHook
 from scarce.data.feed import Feed
 from scarce.fewshot.task import Task
-from scarce.optuna_space import make_sampler, to_distributions
-from scarce.pruner import RUNGS_NAME, Pruner
 from scarce.report.console import TrialLines
 from scarce.report.live_trials import watch_trials
 from scarce.resources import Plan
 from scarce.retries import TUNE_MAX_FAILURES, Retries, last_line
-from scarce.searcher import Searcher
 from scarce.settings import Value
 from scarce.space import Dimension
-from scarce.study_journal import StudyJournal
-from scarce.trackers import Tracking, open_trackers
+from scarce.study.journal import StudyJournal
+from scarce.study.optuna_space import make_sampler, to_distributions
+from scarce.study.pruner import RUNGS_NAME, Pruner
+from scarce.study.searcher import Searcher
 from scarce.trial import TrialContext, run_trial
-from scarce.trials import FAILED, METRIC, TrialRecord
+from scarce.trials.records import FAILED, METRIC, TrialRecord
+from scarce.watching.trackers import Tracking, open_trackers
 
 TUNE_NAME = "tune"
 

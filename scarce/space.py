@@ -1,6 +1,6 @@
 """The vocabulary in which a view, a method or a probe declares what may be searched.
 
-Plain values, so that declaring a space needs neither Ray nor Optuna; `optuna_space.py` translates them.
+Plain values, so that declaring a space needs neither Ray nor Optuna; `study/optuna_space.py` translates them.
 """
 
 from collections.abc import Mapping

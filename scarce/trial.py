@@ -18,29 +18,29 @@ import numpy as np
 import torch
 from torch import nn
 
-from scarce.attempts import recorded_attempt
 from scarce.audit.shortcut_score import shortcut_score, without_thorax
-from scarce.board import BoardWriter
+from scarce.cluster.notice import Notice
 from scarce.config import SweepConfig
 from scarce.data.feed import Feed
 from scarce.distributed import rank, world_size
-from scarce.failures import failure, is_final, mark_failed, mark_out_of_memory, mark_preempted, micro_batch
 from scarce.fewshot.features import extract_features
 from scarce.fewshot.probe_search import search_probe
 from scarce.fewshot.task import Task
 from scarce.files import write_json
-from scarce.live_metrics import LiveMetrics
 from scarce.memory import is_out_of_memory
 from scarce.mirror import BOARDS, NOT_MIRRORED, Mirror
-from scarce.notice import Notice
 from scarce.pretrain import Metrics, Preempted, build_method, pretrain
 from scarce.settings import Settings, Value, override
 from scarce.space import Dimension
-from scarce.trials import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME, TRIALS
-from scarce.watchdog import Watchdog
+from scarce.trials.attempts import recorded_attempt
+from scarce.trials.failures import failure, is_final, mark_failed, mark_out_of_memory, mark_preempted, micro_batch
+from scarce.trials.records import FAILED, METRIC, PROBE_PREFIX, SETTINGS_NAME, TRIALS
+from scarce.trials.watchdog import Watchdog
+from scarce.watching.board import BoardWriter
+from scarce.watching.live_metrics import LiveMetrics
 
 if TYPE_CHECKING:
-    from scarce.worker_group import WorkerGroup
+    from scarce.cluster.worker_group import WorkerGroup
 
 SHOWN_IMAGES = 6  # whose views are drawn
 
@@ -123,7 +123,7 @@ def kept_worker_group(context: TrialContext, feed: Feed, task: Task) -> "WorkerG
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig
 
-    from scarce.worker_group import WorkerGroup
+    from scarce.cluster.worker_group import WorkerGroup
 
     if not _kept or not _kept[0].alive:
         on_gpu = context.gpus > 0

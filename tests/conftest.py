@@ -8,7 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis.configuration import set_hypothesis_home_dir
 
-from scarce.cluster import local_cluster
+from scarce.cluster.connect import local_cluster
 
 set_hypothesis_home_dir(Path(tempfile.gettempdir()) / "scarce-hypothesis")  # else it leaves a folder in this one
 
@@ -20,15 +20,15 @@ settings.load_profile("same")
 
 
 # Tests that start Ray in a process of their own, besides those that use the `ray_cluster` below.
-RAY_FILES = ("test_cluster.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py", "test_extending.py")
-CLUSTER_FOLDER = "cluster"  # tests that start several nodes, which take minutes: `make test-long`
+RAY_FILES = ("test_connect.py", "test_resume.py", "test_sockets.py", "test_bucket_runs.py", "test_extending.py")
+SEVERAL_NODES = "simulated"  # tests that start several nodes, which take minutes: `make test-long`
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by them
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use Ray, so that `make test` can run them in one process and all others beside it."""
     for item in items:
-        if item.path.parent.name == CLUSTER_FOLDER:
+        if item.path.parent.name == SEVERAL_NODES:
             item.add_marker(pytest.mark.ray)
             item.add_marker(pytest.mark.long)
         if "ray_cluster" in getattr(item, "fixturenames", ()) or item.path.name in RAY_FILES:

@@ -29,7 +29,7 @@ from scarce.mirror import Mirror
 from scarce.pairing import Hospitals
 from scarce.resources import Plan
 from scarce.settings import default_settings, override
-from scarce.trials import TrialRecord, read_trials
+from scarce.trials.records import TrialRecord, read_trials
 
 pytestmark = pytest.mark.long
 

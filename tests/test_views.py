@@ -269,7 +269,7 @@ def test_the_strength_of_the_blur_stays_on_the_cpu():
 
 
 def test_search_space_names_fields_and_holds_the_defaults():
-    from scarce.optuna_space import to_distributions
+    from scarce.study.optuna_space import to_distributions
 
     for name, distribution in to_distributions(SEARCH_SPACE).items():
         assert distribution._contains(distribution.to_internal_repr(getattr(ViewConfig(), name))), name

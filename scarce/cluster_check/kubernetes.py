@@ -90,7 +90,7 @@ _JOB: Shape = {
     "submitterPodTemplate": dict,
     "suspend": bool,
 }
-_GRACE_S = 30  # scarce.node_notice waits up to 25 s for the trials, then ends Ray
+_GRACE_S = 30  # scarce.cluster.node_notice waits up to 25 s for the trials, then ends Ray
 
 
 def schemas(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
@@ -272,9 +272,10 @@ def _worker(
     if all(isinstance(count, int) for count in (low, now, high)) and not low <= now <= high:
         yield Fault(line, f"{what}: replicas {now} is not between minReplicas {low} and maxReplicas {high}")
     started = " ".join(map(str, [*as_list(container.get("command")), *as_list(container.get("args"))]))
-    if "exec python -m scarce.node_notice -- $KUBERAY_GEN_RAY_START_CMD" not in started:
+    if "exec python -m scarce.cluster.node_notice -- $KUBERAY_GEN_RAY_START_CMD" not in started:
         yield Fault(
-            place, f"{what}: Ray does not start under scarce.node_notice: nobody tells its trials to save on SIGTERM"
+            place,
+            f"{what}: Ray does not start under scarce.cluster.node_notice: nobody tells its trials to save on SIGTERM",
         )
     if "ray" in str(as_map(as_map(container.get("lifecycle")).get("preStop"))):
         yield Fault(place, f"{what}: its preStop hook ends Ray before the trials are told to save: remove it")

@@ -225,7 +225,7 @@ def spot(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
         yield Fault(line, "workers do not start Ray with --address=$RAY_HEAD_IP:6379")
     if any(map(_is_spot, workers.values())):
         for part, why in (
-            ("scarce.node_notice", "nobody tells the trials of a preempted worker to save"),
+            ("scarce.cluster.node_notice", "nobody tells the trials of a preempted worker to save"),
             ("systemd-run", "Ray would be a child of the SSH session, which must return"),
             ("KillMode=mixed", "systemd would send SIGTERM to Ray as well as to the wrapper"),
         ):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from scarce.cluster_check.common import Check, ClusterFile, Fault, Pins, Shape, as_list, as_map, shape
-from scarce.live_metrics import METRICS, TAGS
+from scarce.watching.live_metrics import METRICS, TAGS
 
 DISCOVERY_NAME = "prom_metrics_service_discovery.json"  # of Ray's head, which keeps it up to date
 _DURATION = re.compile(r"(\d+(ms|[smhdwy]))+")
@@ -136,7 +136,7 @@ def dashboard(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
                 if label not in TAGS:
                     yield Fault(at, f"legend {{{{{label}}}}} is no tag of the metrics: {', '.join(TAGS)}")
     for name in sorted(_EXPORTED - drawn):
-        yield Fault(0, f"no panel draws {name}, which scarce/live_metrics.py declares")
+        yield Fault(0, f"no panel draws {name}, which scarce/watching/live_metrics.py declares")
 
 
 def _expression(expression: str, line: int) -> Iterator[Fault]:
@@ -160,9 +160,8 @@ def _expression(expression: str, line: int) -> Iterator[Fault]:
 def _names_of(names: list[str], line: int) -> Iterator[Fault]:
     for name in names:
         if name not in _EXPORTED:
-            yield Fault(
-                line, f"{name} is no metric of scarce/live_metrics.py: expected one of {', '.join(sorted(_EXPORTED))}"
-            )
+            known = ", ".join(sorted(_EXPORTED))
+            yield Fault(line, f"{name} is no metric of scarce/watching/live_metrics.py: expected one of {known}")
 
 
 PROMETHEUS_CHECKS = (Check("scrape configuration", scrape_config, "structure only"),)

@@ -12,7 +12,7 @@ _OPTIONS = {
     "mem", "mem-per-cpu", "mem-per-gpu", "time", "signal", "requeue", "open-mode", "output", "error", "exclusive",
     "constraint", "qos", "account", "partition", "array", "mail-type", "comment", "exclude", "tmp",
 }  # fmt: skip
-_NOTICE_S = 45  # scarce.node_notice waits up to 25 s for the trials; Ray and the driver need some as well
+_NOTICE_S = 45  # scarce.cluster.node_notice waits up to 25 s for the trials; Ray and the driver need some as well
 
 
 def bash(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
@@ -84,7 +84,7 @@ def script(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
         (r"^\s*umask 077", "others could read the token: umask 077 before it is written"),
         (r"^export .*RAY_AUTH_MODE=token", "starts Ray without a token: export RAY_AUTH_MODE=token"),
         (r"^export .*RAY_AUTH_TOKEN_PATH=", "nodes do not know the token: export RAY_AUTH_TOKEN_PATH"),
-        (r"srun .*scarce\.node_notice -- .*ray start --block", "must start Ray by srun under scarce.node_notice"),
+        (r"srun .*scarce\.cluster\.node_notice -- .*ray start --block", "must start Ray by srun under node_notice"),
         (r"sweeps/\w+\.py .*--address", "the sweep must be told --address, or it starts a cluster of its own"),
         (r"^wait ", "does not wait for the sweep, whose exit code is the job's"),
     ):

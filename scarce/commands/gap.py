@@ -46,7 +46,8 @@ class Gap:
         size = min(dataset.manifest.size for dataset in datasets)
 
         from scarce.looking.backbone import open_backbone, untrained
-        from scarce.looking.gap import draw_sample, table, write_gap
+        from scarce.looking.gap import table, write_gap
+        from scarce.looking.sample import draw_sample
 
         pipeline = open_backbone(Path(self.backbone)) if self.backbone else untrained(size)
         name = self.backbone or f"resnet_small with random weights, {pipeline.image_size} pixels"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scarce.packing_config import PackingConfig
+from scarce.packing.config import PackingConfig
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class TunePacking(PackingConfig):
 
         manifest = open_hospital(self.pretrain).manifest  # before the slow imports, as it may not be there
 
-        from scarce.packing import tune_packing
+        from scarce.packing.tune import tune_packing
         from scarce.pairing import VIEW_MARGIN
 
         tune_packing(self, manifest.images, min(manifest.size, VIEW_MARGIN * self.training.image_size))

@@ -16,7 +16,7 @@ import PIL
 import pyarrow as pa
 import ray
 
-from scarce.cluster import local_cluster
+from scarce.cluster.connect import local_cluster
 from scarce.data.intensity import HIGH_PERCENTILE, LOW_PERCENTILE
 from scarce.data.listing import Listing, rejected_table
 from scarce.data.schema import MANIFEST_NAME, REJECTED_NAME, SCHEMA_VERSION, Manifest, Shard

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from scarce.looking.sheet import Row
 from scarce.space import Choice, Dimension
-from scarce.view_samples import grey_levels, sample_views
 from scarce.views import NO_AUGMENTATION, SEARCH_SPACE, ViewConfig, ViewParameters, draw_parameters, make_views
+from scarce.watching.view_samples import grey_levels, sample_views
 
 STEPS = 5  # values of a field's range
 DRAWN = 64  # views of which the one farthest from the film is shown

@@ -1,16 +1,13 @@
 """The gap between two hospitals: what their films are, apart from what they show."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from scarce.audit.subject import FrozenPipeline
-from scarce.data.pixels import reduce_images
-from scarce.data.store import Dataset
-from scarce.errors import UserError
-from scarce.files import stable_hash, whole_folder, write_json
+from scarce.files import whole_folder, write_json
 from scarce.looking.distances import (
     frechet,
     histograms,
@@ -22,8 +19,8 @@ from scarce.looking.distances import (
 )
 from scarce.looking.gap_plot import plot_gap
 from scarce.looking.halves import CONFIDENCE, Compared, Number, compare_halves, compared, draw_halves
+from scarce.looking.sample import Sample
 
-FEWEST = 20  # patients of a hospital; a quarter of them is the least to learn from and to test on
 MEASURES = {
     "intensity": "grey levels a pixel is moved (Wasserstein-1)",
     "spectrum": "dB (log-spectral distance)",
@@ -38,32 +35,6 @@ NAMES = {
     "features_mmd": "features, MMD²",
     "told_apart": "told apart, AUC",
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """One random film of each of some patients of a hospital.
-
-    Attributes:
-        name: of the hospital.
-        images: uint8 [N, S, S].
-    """
-
-    name: str
-    images: np.ndarray
-
-
-def draw_sample(name: str, dataset: Dataset, patients: int, size: int) -> Sample:
-    """At most so many patients of a dataset, by a hash, reduced to `size`; `UserError` where they are too few."""
-    table = dataset.metadata()
-    order = np.argsort([stable_hash(["gap", name]) for name in table["image_id"]], kind="stable")
-    first = order[~table["patient_id"].iloc[order].duplicated().to_numpy()][:patients]
-    if len(first) < FEWEST:
-        raise UserError(
-            f"{dataset.path} has {len(first)} patients: expected at least {FEWEST}, of which halves can be compared"
-        )
-    images = dataset.pixels(np.sort(first))
-    return Sample(name, reduce_images(images, size) if images.shape[1] > size else images)
 
 
 def measure(samples: tuple[Sample, Sample], pipeline: FrozenPipeline, draws: int) -> dict[str, Compared]:

@@ -2,37 +2,34 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from scarce.looking.distances import histograms, spectra
 from scarce.looking.halves import CONFIDENCE, Compared
-from scarce.report.plots import (
+from scarce.looking.sample import Sample
+from scarce.report.drawing import (
     CHOSEN,
     FIRST,
     OTHER,
     TEXT,
     TITLE,
-    _dot,
-    _ends,
-    _figure,
-    _legend,
-    _lines_behind,
-    _wrapped,
-    _write,
+    dot_style,
+    grid_behind,
+    interval_style,
+    legend_above,
+    new_figure,
+    wrapped,
+    write_figure,
 )
-
-if TYPE_CHECKING:
-    from scarce.looking.gap import Sample
 
 RESAMPLES = 200  # of the patients, behind the bands
 
 
 def plot_gap(
     path: Path,
-    samples: "tuple[Sample, Sample]",
+    samples: tuple[Sample, Sample],
     measures: Mapping[str, Compared],
     names: Mapping[str, str],
     units: Mapping[str, str],
@@ -42,7 +39,7 @@ def plot_gap(
     Above, the grey levels and the radial spectrum of either hospital; below, every measure with its interval between
     the hospitals, within the first and within the second.
     """
-    figure = _figure(11.0, 6.2)
+    figure = new_figure(11.0, 6.2)
     above, below = np.asarray(figure.subfigures(2, 1, height_ratios=[1.35, 1.0]))
     grey, power = above.subplots(1, 2)
     for sample, style in zip(samples, (FIRST, OTHER), strict=True):
@@ -57,12 +54,12 @@ def plot_gap(
     _label(power, "spectrum", "periods a film's side", "power")
     for axes, (name, found) in zip(below.subplots(1, len(measures)), measures.items(), strict=True):
         _compare(axes, found)
-        _label(axes, names[name], _wrapped(units[name], 22), "")
+        _label(axes, names[name], wrapped(units[name], 22), "")
     between = {**CHOSEN, "color": "black"}
-    _legend(figure, [(FIRST, samples[0].name), (OTHER, samples[1].name), (between, "between the two")])
+    legend_above(figure, [(FIRST, samples[0].name), (OTHER, samples[1].name), (between, "between the two")])
     note = "bars and bands: 95% intervals; below: between halves of either hospital's patients, and between the two"
     figure.supxlabel(note, fontsize=TEXT)
-    _write(path, figure)
+    write_figure(path, figure)
 
 
 def _band(axes: Axes, x: np.ndarray, values: np.ndarray, style: Mapping[str, str]) -> None:
@@ -78,8 +75,8 @@ def _compare(axes: Axes, found: Compared) -> None:
     numbers = (found.within[0], found.within[1], found.between)
     for place, (number, style) in enumerate(zip(numbers, (FIRST, OTHER, {**CHOSEN, "color": "black"}), strict=True)):
         middle, reach = (number.low + number.high) / 2, (number.high - number.low) / 2
-        axes.errorbar(place, middle, yerr=reach, **_ends(style))
-        axes.plot(place, number.value, **_dot(style))
+        axes.errorbar(place, middle, yerr=reach, **interval_style(style))
+        axes.plot(place, number.value, **dot_style(style))
     axes.set_xlim(-0.6, 2.6)
     axes.set_xticks([])
 
@@ -89,4 +86,4 @@ def _label(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_xlabel(x, fontsize=TEXT)
     axes.set_ylabel(y, fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
-    _lines_behind(axes, "y")
+    grid_behind(axes, "y")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from scarce.report.plots import TEXT, TITLE, _figure, _wrapped, _write
+from scarce.report.drawing import TEXT, TITLE, new_figure, wrapped, write_figure
 
 SIDE = 1.35  # inches of a film
 NAME_SIDE = 1.9  # inches of the rows' names
@@ -33,17 +33,15 @@ class Row:
 
 def write_sheet(path: Path, title: str, rows: Sequence[Row]) -> None:
     """Write `sheet_figure` to `path` as PNG of 150 dpi, atomically."""
-    _write(path, sheet_figure(title, rows))
+    write_figure(path, sheet_figure(title, rows))
 
 
 def sheet_figure(title: str, rows: Sequence[Row]) -> Figure:
     """The rows below each other; black is 0 and white 255 in every image, so that brightness can be compared."""
     columns = max(len(row.captions) for row in rows)
-    figure = _figure(NAME_SIDE + SIDE * columns, (SIDE + 0.2) * len(rows) + 0.5)
+    figure = new_figure(NAME_SIDE + SIDE * columns, (SIDE + 0.2) * len(rows) + 0.5)
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)  # type: ignore[union-attr,call-arg]
-    figure.suptitle(
-        _wrapped(title, int(15 * figure.get_figwidth() * 72 / TEXT / 10)), fontsize=TITLE, x=0.01, ha="left"
-    )
+    figure.suptitle(wrapped(title, int(15 * figure.get_figwidth() * 72 / TEXT / 10)), fontsize=TITLE, x=0.01, ha="left")
     grid = figure.subplots(len(rows), columns + 1, squeeze=False, width_ratios=[NAME_SIDE / SIDE, *[1.0] * columns])
     for line, row in zip(grid, rows, strict=True):
         for axes in line:
@@ -56,4 +54,4 @@ def sheet_figure(title: str, rows: Sequence[Row]) -> Figure:
 
 
 def _name(row: Row) -> str:
-    return "\n".join(_wrapped(text, NAME_LETTERS) for text in (row.name, row.note) if text)
+    return "\n".join(wrapped(text, NAME_LETTERS) for text in (row.name, row.note) if text)

@@ -18,7 +18,7 @@ from scarce.audit.verdicts import ORDER, Curve, Exhibit, Verdict
 from scarce.errors import UserError
 from scarce.fewshot.statistics import CHANCE
 from scarce.report.audit import known, main_numbers, scale_of, verdict_matrix
-from scarce.report.plots import (
+from scarce.report.drawing import (
     BLUE,
     CHANCE_LINE,
     DPI,
@@ -26,12 +26,12 @@ from scarce.report.plots import (
     ORANGE,
     TEXT,
     TITLE,
-    _across,
-    _figure,
-    _legend,
-    _lines_behind,
-    _wrapped,
-    _write,
+    grid_behind,
+    interval_across,
+    legend_above,
+    new_figure,
+    wrapped,
+    write_figure,
 )
 from scarce.report.tables import confidence_text
 
@@ -56,7 +56,7 @@ COLUMNS = 4  # of a contact sheet
 
 def plot_audit_overview(path: Path, report: Mapping[str, Any]) -> None:
     """Write `overview_figure` to `path` as PNG of 150 dpi, atomically."""
-    _write(path, overview_figure(report))
+    write_figure(path, overview_figure(report))
 
 
 def png(figure: Figure) -> bytes:
@@ -80,7 +80,7 @@ def overview_figure(report: Mapping[str, Any]) -> Figure:
     if not keys:
         raise UserError("there are no verdicts to draw: the report has no finding or no shortcut audit")
     verdicts = [[row[key] for key in keys] for row in matrix.values()]
-    figure = _figure(9.0, 0.36 * len(matrix) + 1.6)
+    figure = new_figure(9.0, 0.36 * len(matrix) + 1.6)
     axes = figure.subplots()
     colours = ListedColormap([FILLS[verdict] for verdict in ORDER])
     codes = [[ORDER.index(verdict) for verdict in row] for row in verdicts]
@@ -90,14 +90,14 @@ def overview_figure(report: Mapping[str, Any]) -> Figure:
             middle = (column + 0.5, place + 0.5)
             style: dict[str, Any] = {"color": INKS[verdict], "fontweight": "bold" if verdict == "fails" else "normal"}
             axes.text(*middle, LETTERS[verdict], ha="center", va="center", fontsize=TITLE, **style)
-    titles = [_wrapped(report["audits"][key]["title"], 13) for key in keys]
+    titles = [wrapped(report["audits"][key]["title"], 13) for key in keys]
     axes.set_xticks(np.arange(len(keys)) + 0.5, titles, fontsize=TEXT)
-    axes.set_yticks(np.arange(len(matrix)) + 0.5, [_wrapped(name, 40) for name in matrix], fontsize=TEXT)
+    axes.set_yticks(np.arange(len(matrix)) + 0.5, [wrapped(name, 40) for name in matrix], fontsize=TEXT)
     axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.invert_yaxis()
     square = {"linestyle": "none", "marker": "s", "markersize": 9, "markeredgecolor": GREY}
     entries = [({**square, "color": FILLS[verdict]}, f"{LETTERS[verdict]}  {verdict}") for verdict in ORDER]
-    _legend(figure, entries)
+    legend_above(figure, entries)
     return figure
 
 
@@ -119,12 +119,12 @@ def rows_figure(audit: Mapping[str, Any], confidence: float) -> Figure:
     names = list(dict.fromkeys(name for _, numbers in rows for name in numbers))
     scales = list(dict.fromkeys(scale_of(number) for _, numbers in rows for number in numbers.values()))
     styles = {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
-    labels = [_wrapped(row["name"]) for row, _ in rows]
+    labels = [wrapped(row["name"]) for row, _ in rows]
     lines = max(label.count("\n") + 1 for label in labels)
     counts = [sum(scale_of(number) == scale for number in numbers.values()) for _, numbers in rows for scale in scales]
     together = max(counts)
     height = max(0.13 * together + 0.07, 0.16 * lines + 0.06)
-    figure = _figure(9.5, height * len(rows) + 1.3 + 0.17 * len(names) / 2)
+    figure = new_figure(9.5, height * len(rows) + 1.3 + 0.17 * len(names) / 2)
     panels = figure.subplots(1, len(scales), sharey=True, squeeze=False)[0]
     for axes, scale in zip(panels, scales, strict=True):
         for place, (_, numbers) in enumerate(rows):
@@ -138,7 +138,7 @@ def rows_figure(audit: Mapping[str, Any], confidence: float) -> Figure:
         axes.set_xlabel(scale.label, fontsize=TEXT)
         axes.locator_params(axis="x", nbins=5 if len(scales) < 3 else 3)
         axes.tick_params(labelsize=TEXT, length=3)
-        _lines_behind(axes, "x")
+        grid_behind(axes, "x")
     panels[0].set_yticks(range(len(rows)), labels, fontsize=TEXT)
     panels[0].set_ylim(len(rows) - 0.5, -0.5)
     beside = panels[-1].secondary_yaxis("right")
@@ -149,7 +149,7 @@ def rows_figure(audit: Mapping[str, Any], confidence: float) -> Figure:
             label.set(color=WORDS[row["verdict"]], fontweight="bold" if row["verdict"] == "fails" else "normal")
     figure.supxlabel(f"bars: {confidence_text({'confidence': confidence})} intervals", fontsize=TEXT)
     null = [(CHANCE_LINE, "chance, or no difference")] if any(scale.null is not None for scale in scales) else []
-    _legend(figure, [*((styles[name], name) for name in names), *null])
+    legend_above(figure, [*((styles[name], name) for name in names), *null])
     return figure
 
 
@@ -161,7 +161,7 @@ def _spread(count: int) -> np.ndarray:
 
 def _interval(axes: Axes, number: Mapping[str, Any], place: float, style: Mapping[str, Any]) -> None:
     value, low, high = (known(number[end]) for end in ("value", "ci_low", "ci_high"))
-    _across(axes, value, low, high, place, style)
+    interval_across(axes, value, low, high, place, style)
 
 
 def curves_figure(curves: Sequence[Curve], confidence: float) -> Figure:
@@ -174,7 +174,7 @@ def curves_figure(curves: Sequence[Curve], confidence: float) -> Figure:
         raise UserError("there are no curves to draw")
     columns = min(len(curves), 3)
     lines = -(-len(curves) // columns)
-    figure = _figure(max(3 * columns, 5.5), 2.4 * lines + 1.0)
+    figure = new_figure(max(3 * columns, 5.5), 2.4 * lines + 1.0)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
     for axes in grid[len(curves) :]:
         axes.set_visible(False)
@@ -186,14 +186,14 @@ def curves_figure(curves: Sequence[Curve], confidence: float) -> Figure:
         mild = np.isin(levels, curve.marked)
         axes.plot(levels[mild], auc[mild], **MILD)
         axes.axhline(CHANCE, **CHANCE_LINE)
-        axes.set_title(_wrapped(curve.name), fontsize=TITLE, loc="left")
-        axes.set_xlabel(_wrapped(curve.unit), fontsize=TEXT)
+        axes.set_title(wrapped(curve.name), fontsize=TITLE, loc="left")
+        axes.set_xlabel(wrapped(curve.unit), fontsize=TEXT)
         axes.locator_params(axis="x", nbins=5)
         axes.tick_params(labelsize=TEXT)
-        _lines_behind(axes, "y")
+        grid_behind(axes, "y")
     figure.supylabel("test AUC, mean over findings", fontsize=TEXT)
     band = f"AUC; bands: {confidence_text({'confidence': confidence})} intervals"
-    _legend(figure, [(LEVEL, band), (MILD, "mild: judged"), (CHANCE_LINE, "chance")])
+    legend_above(figure, [(LEVEL, band), (MILD, "mild: judged"), (CHANCE_LINE, "chance")])
     return figure
 
 
@@ -207,10 +207,10 @@ def exhibits_figure(exhibits: Sequence[Exhibit]) -> Figure:
         raise UserError("there are no exhibits to draw")
     columns = min(len(exhibits), COLUMNS)
     lines = -(-len(exhibits) // columns)
-    captions = [_wrapped(exhibit.caption, 26) for exhibit in exhibits]
+    captions = [wrapped(exhibit.caption, 26) for exhibit in exhibits]
     below = 0.17 * max(caption.count("\n") + 1 for caption in captions)
     marked = any(one.heat is not None or one.outline is not None or one.box for one in exhibits)
-    figure = _figure(max(2.3 * columns, 6.5 if marked else 0), (2.2 + below) * lines + (0.9 if marked else 0.1))
+    figure = new_figure(max(2.3 * columns, 6.5 if marked else 0), (2.2 + below) * lines + (0.9 if marked else 0.1))
     grid = figure.subplots(lines, columns, squeeze=False).ravel()
     for axes in grid[len(exhibits) :]:
         axes.set_visible(False)
@@ -223,7 +223,7 @@ def exhibits_figure(exhibits: Sequence[Exhibit]) -> Figure:
     )
     entries = [(style, label) for style, label, there in shown if there]
     if entries:
-        _legend(figure, entries)
+        legend_above(figure, entries)
     if any(exhibit.heat is not None for exhibit in exhibits):
         below_all: dict[str, Any] = {"location": "bottom", "shrink": 0.5, "aspect": 40, "pad": 0.01}
         bar = figure.colorbar(ScalarMappable(cmap=HEAT), ax=list(grid), **below_all)

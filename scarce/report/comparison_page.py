@@ -10,8 +10,17 @@ from matplotlib.figure import Figure
 
 from scarce.files import write_text
 from scarce.report.audit import p_text
+from scarce.report.drawing import (
+    BLUE,
+    CHANCE_LINE,
+    TEXT,
+    grid_behind,
+    interval_across,
+    legend_above,
+    new_figure,
+    wrapped,
+)
 from scarce.report.pages import picture, write_page
-from scarce.report.plots import BLUE, CHANCE_LINE, TEXT, _across, _figure, _legend, _lines_behind, _wrapped
 from scarce.report.result_plots import STYLES
 from scarce.report.sections import Section, Table
 from scarce.report.tables import (
@@ -94,14 +103,14 @@ def comparison_table(comparison: Mapping[str, Any]) -> pd.DataFrame:
 def differences_figure(comparison: Mapping[str, Any]) -> Figure:
     """A line for every pair of runs: the difference of their mean test AUC with its interval."""
     pairs = comparison["pairs"]
-    names = [_wrapped(f"{pair['first']} minus {pair['second']}", 44) for pair in pairs]
+    names = [wrapped(f"{pair['first']} minus {pair['second']}", 44) for pair in pairs]
     lines = max(name.count("\n") + 1 for name in names)
-    figure = _figure(9.0, max(0.4, 0.18 * lines) * len(pairs) + 1.2)
+    figure = new_figure(9.0, max(0.4, 0.18 * lines) * len(pairs) + 1.2)
     axes = figure.subplots()
     for place, pair in enumerate(pairs):
         _difference(axes, pair["difference"], place, PAIR)
     _finish(axes, names, comparison)
-    _legend(figure, [(PAIR, "difference"), (CHANCE_LINE, "no difference")])
+    legend_above(figure, [(PAIR, "difference"), (CHANCE_LINE, "no difference")])
     return figure
 
 
@@ -109,20 +118,20 @@ def cells_figure(pair: Mapping[str, Any], comparison: Mapping[str, Any]) -> Figu
     """A line for every finding: the difference of the test AUC at every number of shots with its interval."""
     findings = list(dict.fromkeys(cell["finding"] for cell in pair["cells"]))
     shots = sorted({cell["shots"] for cell in pair["cells"]})
-    figure = _figure(9.0, max(0.4, 0.13 * len(shots)) * len(findings) + 1.3)
+    figure = new_figure(9.0, max(0.4, 0.13 * len(shots)) * len(findings) + 1.3)
     axes = figure.subplots()
     for cell in pair["cells"]:
         number = shots.index(cell["shots"])
         aside = (number - (len(shots) - 1) / 2) * 0.8 / max(len(shots), 2)
         _difference(axes, cell, findings.index(cell["finding"]) + aside, STYLES[number % len(STYLES)])
-    _finish(axes, [_wrapped(name) for name in findings], comparison)
+    _finish(axes, [wrapped(name) for name in findings], comparison)
     entries = [(STYLES[n % len(STYLES)], shots_text(count)) for n, count in enumerate(shots)]
-    _legend(figure, [*entries, (CHANCE_LINE, "no difference")])
+    legend_above(figure, [*entries, (CHANCE_LINE, "no difference")])
     return figure
 
 
 def _difference(axes: Axes, number: Mapping[str, Any], place: float, style: Mapping[str, Any]) -> None:
-    _across(axes, number["auc"], number["ci_low"], number["ci_high"], place, style)
+    interval_across(axes, number["auc"], number["ci_low"], number["ci_high"], place, style)
 
 
 def _finish(axes: Axes, names: list[str], comparison: Mapping[str, Any]) -> None:
@@ -132,7 +141,7 @@ def _finish(axes: Axes, names: list[str], comparison: Mapping[str, Any]) -> None
     confidence = confidence_text(comparison["protocol"])
     axes.set_xlabel(f"difference of test AUC, paired; bars: {confidence} intervals", fontsize=TEXT)
     axes.tick_params(axis="x", labelsize=TEXT)
-    _lines_behind(axes, "x")
+    grid_behind(axes, "x")
 
 
 def _over_all(comparison: Mapping[str, Any]) -> Section:

@@ -5,8 +5,8 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from scarce.report.progress import ending
-from scarce.trials import FAILED
+from scarce.trials.endings import ending
+from scarce.trials.records import FAILED
 
 
 class TrialLines(Callback):

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-from scarce.budget import Budget
-from scarce.outlook import Outlook
-from scarce.prices import FLAG, Prices
+from scarce.budget.limits import Budget
+from scarce.budget.prices import FLAG, Prices
+from scarce.budget.spending import HOUR, PHASES, Spending
 from scarce.report.tables import Rows, markdown_table
-from scarce.spending import HOUR, PHASES, Spending
+from scarce.study.outlook import Outlook
 
 
 def cost_summary(spending: Spending, budget: Budget, prices: Prices, outlook: Outlook) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import RandomForestRegressor
 
-from scarce.outlook import whole_values
-from scarce.trials import TrialRecord
+from scarce.study.outlook import whole_values
+from scarce.trials.records import TrialRecord
 
 FEWEST = 12  # trials that reported: with fewer, a forest has nothing to split
 TREES = 32

@@ -14,15 +14,16 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 from rich.live import Live
 
-from scarce.cluster import dashboard_url
+from scarce.cluster.connect import dashboard_url
 from scarce.report.console import TrialLines
 from scarce.report.live_view import LiveView
-from scarce.report.progress import Cost, Progress, ending
+from scarce.report.progress import Cost, Progress
 from scarce.trial import TrialContext
-from scarce.trials import FAILED, read_trials
+from scarce.trials.endings import ending
+from scarce.trials.records import FAILED, read_trials
 
 if TYPE_CHECKING:
-    from scarce.budget_hook import BudgetHook
+    from scarce.budget.hook import BudgetHook
 
 DRAW_S = 0.5  # seconds between two drawings
 

@@ -9,7 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from scarce.report.progress import ENDINGS, Snapshot
+from scarce.report.progress import Snapshot
+from scarce.trials.endings import ENDINGS
 
 # The columns of the table with the width of terminal from which on there is room for them.
 _COLUMNS: Mapping[str, tuple[int, Callable[[Mapping[str, Any]], str]]] = {

@@ -1,64 +1,60 @@
-"""Figures of a run: learning curves, the ranking of methods, the Pareto front. Every number is drawn with its interval.
-
-Colours are those of Okabe & Ito (2008, Color Universal Design), told apart by the colour-blind; markers and line styles
-say the same again for a print in grey. Figures are made without pyplot, so nothing global is touched.
-"""
+"""Figures of a run: learning curves, the ranking of methods, the Pareto front. Every number has its interval."""
 
 import math
-import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from scarce.errors import UserError
 from scarce.fewshot.statistics import CHANCE
-from scarce.files import atomic_path
+from scarce.report.drawing import (
+    BLUE,
+    CHANCE_LINE,
+    CHOSEN,
+    FIRST,
+    GREY,
+    LIMIT,
+    ORANGE,
+    OTHER,
+    TEXT,
+    TITLE,
+    dot_style,
+    grid_behind,
+    interval_across,
+    interval_style,
+    legend_above,
+    new_figure,
+    wrapped,
+    write_figure,
+)
 from scarce.report.tables import auc_text, confidence_text, interval_text
 
-DPI = 150
-TEXT = 9  # points; nothing is written smaller
-TITLE = 10
-NAME_WIDTH = 30  # characters of a name on one line
 PANEL = 180  # points; a panel of learning curves is at least so wide
-BLUE, ORANGE, GREY, LIGHT = "#0072B2", "#D55E00", "#555555", "#DDDDDD"
-FIRST: dict[str, Any] = {"color": BLUE, "linestyle": "-", "marker": "o"}
-OTHER: dict[str, Any] = {"color": ORANGE, "linestyle": "--", "marker": "s"}
 SEED: dict[str, Any] = {"color": BLUE, "linestyle": "none", "marker": "|"}
 TRIAL: dict[str, Any] = {"color": GREY, "linestyle": "none", "marker": "x"}
 FRONT: dict[str, Any] = {"color": BLUE, "linestyle": "-", "marker": "o"}
-CHOSEN: dict[str, Any] = {"color": ORANGE, "linestyle": "none", "marker": "D", "markersize": 8}
-LIMIT: dict[str, Any] = {"color": GREY, "linestyle": "--", "linewidth": 1.2}
 RANDOM: dict[str, Any] = {"color": ORANGE, "linestyle": "-", "marker": "D", "markerfacecolor": "white"}
-CHANCE_LINE: dict[str, Any] = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
 
 
 def plot_learning_curves(path: Path, curves: Mapping[str, Mapping[str, Any]]) -> None:
     """Write `learning_curves_figure` to `path` as PNG of 150 dpi, atomically."""
-    _write(path, learning_curves_figure(curves))
+    write_figure(path, learning_curves_figure(curves))
 
 
 def plot_ranking(path: Path, ranking: Mapping[str, Any]) -> None:
     """Write `ranking_figure` to `path` as PNG of 150 dpi, atomically."""
-    _write(path, ranking_figure(ranking))
+    write_figure(path, ranking_figure(ranking))
 
 
 def plot_pareto(path: Path, trials: pd.DataFrame, search: Mapping[str, Any]) -> None:
     """Write `pareto_figure` to `path` as PNG of 150 dpi, atomically."""
-    _write(path, pareto_figure(trials, search))
-
-
-def _write(path: Path, figure: Figure) -> None:
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=DPI)
+    write_figure(path, pareto_figure(trials, search))
 
 
 def learning_curves_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -80,7 +76,7 @@ def learning_curves_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     panels = others or [first]
     columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
-    figure = _figure(max(3.3 * columns + 0.4, 5.5), 2.9 * rows + 1.2)
+    figure = new_figure(max(3.3 * columns + 0.4, 5.5), 2.9 * rows + 1.2)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
@@ -89,10 +85,10 @@ def learning_curves_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
         if others:
             _curve(axes, drawn[name], OTHER, aside=1.04)
         if len(others) > 1:
-            axes.set_title(_wrapped(name), fontsize=TITLE, loc="left")
+            axes.set_title(wrapped(name), fontsize=TITLE, loc="left")
         axes.axhline(CHANCE, **CHANCE_LINE)
         axes.tick_params(labelsize=TEXT, labelbottom=place + columns >= len(panels))
-        _lines_behind(axes, "y")
+        grid_behind(axes, "y")
     _positives_axis(grid[0], drawn)
     _auc_axis(grid[0], drawn)
     note = f"bars and bands: {confidence_text(drawn[first])} intervals; thin lines: extrapolated"
@@ -100,7 +96,7 @@ def learning_curves_figure(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
     figure.supylabel("test AUC", fontsize=TEXT)
     labels = [(FIRST, f"{first} (in every panel)" if len(others) > 1 else first)]
     labels += [(OTHER, "the model above the panel" if len(others) > 1 else others[0])] if others else []
-    _legend(figure, [*labels, (CHANCE_LINE, "chance")])
+    legend_above(figure, [*labels, (CHANCE_LINE, "chance")])
     return figure
 
 
@@ -114,8 +110,8 @@ def _curve(axes: Axes, curve: Mapping[str, Any], style: Mapping[str, Any], aside
         axes.fill_between(n, low, high, color=color, alpha=alpha, linewidth=0)
         axes.plot(n, auc, color=color, linestyle=style["linestyle"], linewidth=width)
     n, auc, low, high = _columns(curve["observed"])
-    axes.errorbar(n * aside, (low + high) / 2, yerr=(high - low) / 2, **_ends(style))
-    axes.plot(n * aside, auc, **_dot(style))
+    axes.errorbar(n * aside, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
+    axes.plot(n * aside, auc, **dot_style(style))
 
 
 def _columns(points: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -154,29 +150,29 @@ def ranking_figure(ranking: Mapping[str, Any]) -> Figure:
     """
     methods = ranking["methods"]
     places = np.arange(len(methods))
-    names = [_wrapped(row["method"]) for row in methods]
+    names = [wrapped(row["method"]) for row in methods]
     lines = max(name.count("\n") + 1 for name in names)
-    figure = _figure(9.0, max(0.42, 0.17 * lines) * len(methods) + 1.1)
+    figure = new_figure(9.0, max(0.42, 0.17 * lines) * len(methods) + 1.1)
     axes = figure.subplots()
     axes.axvline(CHANCE, **CHANCE_LINE)
     for place, row in zip(places, methods, strict=True):
         for below, number, style in ((0.0, row, FIRST), (0.24, row["random"], RANDOM)):
             if number:
-                _across(axes, number["auc"], number["ci_low"], number["ci_high"], place + below, style)
+                interval_across(axes, number["auc"], number["ci_low"], number["ci_high"], place + below, style)
         axes.plot(row["seed_aucs"], np.full(len(row["seed_aucs"]), place - 0.22), **SEED)
     axes.set_yticks(places, names, fontsize=TEXT)
     axes.set_ylim(len(methods) - 0.4, -0.6)
     confidence = confidence_text(ranking["protocol"])
     axes.set_xlabel(f"test AUC, mean over findings and shots; bars: {confidence} intervals", fontsize=TEXT)
     axes.tick_params(axis="x", labelsize=TEXT)
-    _lines_behind(axes, "x")
+    grid_behind(axes, "x")
     beside = axes.secondary_yaxis("right")
     beside.set_yticks(places, [_numbers(row) for row in methods], fontsize=TEXT)
     beside.tick_params(length=0)
     entries = [(FIRST, "pretrained"), (SEED, "each pretraining seed")]
     if any(row["random"] for row in methods):
         entries.append((RANDOM, "its random initialisation"))
-    _legend(figure, [*entries, (CHANCE_LINE, "chance")])
+    legend_above(figure, [*entries, (CHANCE_LINE, "chance")])
     return figure
 
 
@@ -197,14 +193,14 @@ def pareto_figure(trials: pd.DataFrame, search: Mapping[str, Any]) -> Figure:
     """
     front = pd.DataFrame(search["front"])
     dominated = trials[~trials["trial"].isin(front["trial"])]
-    figure = _figure(9.0, 4.6)
+    figure = new_figure(9.0, 4.6)
     axes = figure.subplots()
     axes.axhline(front["val_auc"].iloc[0] - front["val_auc_se"].iloc[0], **LIMIT)
     for points, style in ((dominated, TRIAL), (front, FRONT)):
         place = points["val_shortcut"], points["val_auc"]
-        axes.errorbar(*place, xerr=points["val_shortcut_se"], **_ends(style))
-        axes.errorbar(*place, yerr=points["val_auc_se"], **_ends(style))
-        axes.plot(*place, **_dot(style))
+        axes.errorbar(*place, xerr=points["val_shortcut_se"], **interval_style(style))
+        axes.errorbar(*place, yerr=points["val_auc_se"], **interval_style(style))
+        axes.plot(*place, **dot_style(style))
     axes.step(front["val_shortcut"], front["val_auc"], where="pre", color=FRONT["color"])
     axes.plot(search["val_shortcut"], search["val_auc"], **CHOSEN)
     axes.set_xlabel(
@@ -212,56 +208,8 @@ def pareto_figure(trials: pd.DataFrame, search: Mapping[str, Any]) -> Figure:
     )
     axes.set_ylabel("validation AUC ± one standard error", fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
-    _lines_behind(axes, "both")
+    grid_behind(axes, "both")
     chosen = f"chosen: {search['chosen_trial']}"
     entries = [(FRONT, "Pareto front"), (CHOSEN, chosen), (LIMIT, "best AUC minus its standard error")]
-    _legend(figure, [*([(TRIAL, "dominated trial")] if len(dominated) else []), *entries])
-    return figure
-
-
-def _across(axes: Axes, value: float, low: float, high: float, place: float, style: Mapping[str, Any]) -> None:
-    """A number with its interval on the line at `place`."""
-    axes.errorbar((low + high) / 2, place, xerr=(high - low) / 2, **_ends(style))
-    axes.plot(value, place, **_dot(style))
-
-
-def _ends(style: Mapping[str, Any]) -> dict[str, Any]:
-    """An interval, drawn around its own middle: a percentile interval need not hold the number it belongs to."""
-    return {"fmt": "none", "ecolor": style["color"], "elinewidth": 1.2, "capsize": 2.5}
-
-
-def _dot(style: Mapping[str, Any]) -> dict[str, Any]:
-    return {**style, "linestyle": "none", "markersize": 5}
-
-
-def _lines_behind(axes: Axes, axis: Literal["x", "y", "both"]) -> None:
-    axes.grid(axis=axis, color=LIGHT, linewidth=0.6)
-    axes.set_axisbelow(True)
-
-
-def _legend(figure: Figure, entries: Sequence[tuple[Mapping[str, Any], str]]) -> None:
-    """Above the panels, side by side where there is room."""
-    handles = [Line2D([], [], label=_wrapped(label, 2 * NAME_WIDTH), **style) for style, label in entries]
-    room = figure.get_figwidth() * 72 / TEXT  # in widths of an em; a letter takes 0.6, a line and its gaps 5
-    needed = [0.6 * max(map(len, str(handle.get_label()).split("\n"))) + 5 for handle in handles]
-    columns = len(handles) if sum(needed) <= room else max(1, int(room / max(needed)))
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, fontsize=TEXT, frameon=False)
-
-
-def _wrapped(name: str, width: int = NAME_WIDTH) -> str:
-    """In lines of at most `width` characters, broken at spaces, hyphens and underscores where there are any."""
-    words = re.split(r"(?<=[ _-])", name)
-    lines = [words[0]]
-    for word in words[1:]:
-        if len(lines[-1]) + len(word.rstrip()) > width:
-            lines.append(word)
-        else:
-            lines[-1] += word
-    return "\n".join(textwrap.fill(line, width) for line in lines).replace("$", r"\$")  # no mathematics
-
-
-def _figure(width: float, height: float) -> Figure:
-    """In inches. Constrained layout makes room for every label, however long."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    legend_above(figure, [*([(TRIAL, "dominated trial")] if len(dominated) else []), *entries])
     return figure

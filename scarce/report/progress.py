@@ -5,20 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from scarce.trials import FAILED
-
-ENDINGS = ("done", "pruned", "collapsed", "failed", "stopped for the budget")
-
-
-def ending(result: Mapping[str, Any], epochs: float) -> str:
-    """How a trial ended, one of `ENDINGS`, by its last report; `epochs` are a whole trial's."""
-    if FAILED in result:
-        return "failed"
-    if result.get("collapsed"):
-        return "collapsed"
-    if result.get("out_of_budget"):
-        return "stopped for the budget"
-    return "done" if result.get("epoch", 0) >= epochs else "pruned"
+from scarce.trials.records import FAILED
 
 
 @dataclass(frozen=True)

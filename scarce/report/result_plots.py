@@ -8,18 +8,18 @@ from matplotlib.figure import Figure
 
 from scarce.fewshot.statistics import CHANCE
 from scarce.report.audit_plots import GREEN, PURPLE, SKY
-from scarce.report.plots import (
+from scarce.report.drawing import (
     BLUE,
     CHANCE_LINE,
     GREY,
     ORANGE,
     TEXT,
     TITLE,
-    _dot,
-    _ends,
-    _figure,
-    _legend,
-    _lines_behind,
+    dot_style,
+    grid_behind,
+    interval_style,
+    legend_above,
+    new_figure,
 )
 
 Points = Sequence[Mapping[str, Any]]  # each with `shots`, `auc`, `ci_low` and `ci_high`
@@ -46,15 +46,15 @@ def shots_figure(models: Mapping[str, Points], confidence: str, title: str = "")
     """
     shots = sorted({point["shots"] for points in models.values() for point in points})
     aside = 0.8 / max(len(models), 2)
-    figure = _figure(9.5, 3.2)
+    figure = new_figure(9.5, 3.2)
     axes = figure.subplots()
     axes.axhline(CHANCE, **CHANCE_LINE)
     for number, points in enumerate(models.values()):
         style = STYLES[number % len(STYLES)]
         place = np.array([shots.index(point["shots"]) for point in points]) + (number - (len(models) - 1) / 2) * aside
         auc, low, high = (np.array([point[key] for point in points]) for key in ("auc", "ci_low", "ci_high"))
-        axes.errorbar(place, (low + high) / 2, yerr=(high - low) / 2, **_ends(style))
-        axes.plot(place, auc, **_dot(style))
+        axes.errorbar(place, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
+        axes.plot(place, auc, **dot_style(style))
     for between in np.arange(len(shots) - 1) + 0.5:
         axes.axvline(between, color="#DDDDDD", linewidth=0.8)
     axes.set_xlim(-0.5, len(shots) - 0.5)
@@ -67,7 +67,7 @@ def shots_figure(models: Mapping[str, Points], confidence: str, title: str = "")
     axes.set_ylabel("test AUC", fontsize=TEXT)
     if title:
         axes.set_title(title.replace("$", r"\$"), fontsize=TITLE, loc="left")
-    _lines_behind(axes, "y")
+    grid_behind(axes, "y")
     entries = [(STYLES[number % len(STYLES)], name) for number, name in enumerate(models)]
-    _legend(figure, [*entries, (CHANCE_LINE, "chance")])
+    legend_above(figure, [*entries, (CHANCE_LINE, "chance")])
     return figure

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from scarce.attempts import read_attempts
 from scarce.backbones import CARD_NAME
 from scarce.config import DataConfig, PretrainConfig
 from scarce.errors import UserError
@@ -17,9 +16,10 @@ from scarce.pairing import Hospitals
 from scarce.run_files import CONFIG_NAME, SUMMARY_NAME, read_run_file
 from scarce.settings import search_space
 from scarce.space import Float
-from scarce.trials import TRIALS, TrialRecord, read_trials
-from scarce.view_samples import sample_views
+from scarce.trials.attempts import read_attempts
+from scarce.trials.records import TRIALS, TrialRecord, read_trials
 from scarce.views import NO_AUGMENTATION, ViewConfig
+from scarce.watching.view_samples import sample_views
 
 AUDITS = "audit/audit.json"
 FILMS, VIEWS = 4, 5  # shown: so many images, and so many views of each

@@ -12,21 +12,21 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from scarce.report.importance import Importance
-from scarce.report.plots import (
+from scarce.report.drawing import (
     BLUE,
     CHOSEN,
     GREY,
     LIGHT,
     ORANGE,
     TEXT,
-    _across,
-    _dot,
-    _ends,
-    _figure,
-    _legend,
-    _lines_behind,
+    dot_style,
+    grid_behind,
+    interval_across,
+    interval_style,
+    legend_above,
+    new_figure,
 )
+from scarce.report.importance import Importance
 
 DONE: dict[str, Any] = {"color": BLUE, "linestyle": "none", "marker": "o"}
 PRUNED: dict[str, Any] = {"color": GREY, "linestyle": "none", "marker": "x"}
@@ -48,10 +48,10 @@ COLOURS = colormaps["cividis"]  # its lightness grows evenly: it reads the same 
 
 def importance_figure(found: Sequence[Importance], confidence: str) -> Figure:
     """A line for every setting, the most important on top: its share, its interval, and what chance gives."""
-    figure = _figure(9.0, 0.32 * len(found) + 1.1)
+    figure = new_figure(9.0, 0.32 * len(found) + 1.1)
     axes = figure.subplots()
     for place, one in enumerate(found):
-        _across(axes, one.share, one.ci_low, one.ci_high, place, DONE)
+        interval_across(axes, one.share, one.ci_low, one.ci_high, place, DONE)
         axes.plot(one.by_chance, place, **BY_CHANCE)
     axes.set_yticks(range(len(found)), [one.setting for one in found], fontsize=TEXT)
     axes.set_ylim(len(found) - 0.5, -0.5)
@@ -60,11 +60,11 @@ def importance_figure(found: Sequence[Importance], confidence: str) -> Figure:
     axes.set_xlabel(
         f"share of what a forest explains of the validation AUC; bars: {confidence} intervals", fontsize=TEXT
     )
-    _lines_behind(axes, "x")
+    grid_behind(axes, "x")
     beside = axes.secondary_yaxis("right")
     beside.set_yticks(range(len(found)), [f"p {one.p:.2f}" for one in found], fontsize=TEXT)
     beside.tick_params(length=0)
-    _legend(figure, [(DONE, "importance"), (BY_CHANCE, "with the AUCs shuffled")])
+    legend_above(figure, [(DONE, "importance"), (BY_CHANCE, "with the AUCs shuffled")])
     return figure
 
 
@@ -79,23 +79,25 @@ def slices_figure(trials: pd.DataFrame, settings: Sequence[str], logarithmic: Co
     """
     columns = min(COLUMNS, len(settings))
     rows = -(-len(settings) // columns)
-    figure = _figure(9.5, 2.1 * rows + 0.7)
+    figure = new_figure(9.5, 2.1 * rows + 0.7)
     grid = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
     for axes in grid[len(settings) :]:
         axes.set_visible(False)
     for axes, name in zip(grid, settings, strict=False):
         place = _axis(axes, trials[name], name in logarithmic)
-        for status, style in _statuses(trials).items():
+        for status, style in status_styles(trials).items():
             here = (trials["status"] == status).to_numpy()
-            axes.errorbar(place[here], trials["val_auc"][here], yerr=trials["val_auc_se"][here], **_ends(style))
-            axes.plot(place[here], trials["val_auc"][here], **_dot(style))
+            axes.errorbar(
+                place[here], trials["val_auc"][here], yerr=trials["val_auc_se"][here], **interval_style(style)
+            )
+            axes.plot(place[here], trials["val_auc"][here], **dot_style(style))
         is_chosen = (trials["trial"] == chosen).to_numpy()
         axes.plot(place[is_chosen], trials["val_auc"][is_chosen], **CHOSEN)
         axes.set_xlabel(name, fontsize=TEXT)
         axes.tick_params(labelsize=TEXT)
-        _lines_behind(axes, "y")
+        grid_behind(axes, "y")
     figure.supylabel("best validation AUC ± one standard error", fontsize=TEXT)
-    _legend(figure, [*_entries(trials), (CHOSEN, "chosen")])
+    legend_above(figure, [*status_entries(trials), (CHOSEN, "chosen")])
     return figure
 
 
@@ -105,7 +107,7 @@ def parallel_figure(trials: pd.DataFrame, settings: Sequence[str], logarithmic: 
     Args: as of `slices_figure`.
     """
     names = [*settings, "val_auc"]
-    figure = _figure(9.5, 4.2)
+    figure = new_figure(9.5, 4.2)
     axes = figure.subplots()
     shares, ends = zip(*(_share(trials[name], name in logarithmic) for name in names), strict=True)
     places = np.column_stack(shares)
@@ -118,7 +120,7 @@ def parallel_figure(trials: pd.DataFrame, settings: Sequence[str], logarithmic: 
         color = COLOURS(shade(trial["val_auc"]))
         axes.plot(range(len(names)), places[row], **style | {"color": color, "linewidth": 3.0 if is_chosen else 1.2})
         error = trial["val_auc_se"] / (np.ptp(trials["val_auc"]) or 1)
-        axes.errorbar(len(names) - 1, places[row, -1], yerr=error, **_ends({"color": color}))
+        axes.errorbar(len(names) - 1, places[row, -1], yerr=error, **interval_style({"color": color}))
     for place in range(len(names)):
         axes.axvline(place, color=LIGHT, linewidth=1, zorder=0)
         for height, text in zip((-0.04, 1.04), ends[place], strict=True):
@@ -136,16 +138,18 @@ def parallel_figure(trials: pd.DataFrame, settings: Sequence[str], logarithmic: 
     bar.ax.tick_params(labelsize=TEXT)
     solid = {"color": GREY, "linestyle": "-", "linewidth": 1.2}
     entries = [(solid | {"linewidth": 3.0}, "chosen"), (solid, "ended"), (solid | {"linestyle": "--"}, "stopped early")]
-    _legend(figure, entries)
+    legend_above(figure, entries)
     return figure
 
 
-def _statuses(trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def status_styles(trials: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """How the trials of each status are drawn, by those that there are."""
     return {status: style for status, style in BY_STATUS.items() if (trials["status"] == status).any()}
 
 
-def _entries(trials: pd.DataFrame) -> list[tuple[Mapping[str, Any], str]]:
-    return [(style, WORDS.get(status, status)) for status, style in _statuses(trials).items()]
+def status_entries(trials: pd.DataFrame) -> list[tuple[Mapping[str, Any], str]]:
+    """The legend's entries for them."""
+    return [(style, WORDS.get(status, status)) for status, style in status_styles(trials).items()]
 
 
 def _axis(axes: Axes, values: pd.Series, log: bool) -> np.ndarray:

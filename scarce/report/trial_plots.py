@@ -8,9 +8,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from scarce.collapse import LEAST
-from scarce.report.plots import BLUE, CHOSEN, GREY, LIMIT, ORANGE, TEXT, _dot, _ends, _figure, _legend, _lines_behind
-from scarce.report.search_plots import BY_STATUS, _entries, _statuses
-from scarce.trials import TrialRecord
+from scarce.report.drawing import (
+    BLUE,
+    CHOSEN,
+    GREY,
+    LIMIT,
+    ORANGE,
+    TEXT,
+    dot_style,
+    grid_behind,
+    interval_style,
+    legend_above,
+    new_figure,
+)
+from scarce.report.search_plots import BY_STATUS, status_entries, status_styles
+from scarce.trials.records import TrialRecord
 
 BEST: dict[str, Any] = {"color": BLUE, "linestyle": "-", "linewidth": 1.6}
 SIGNS = {
@@ -36,20 +48,23 @@ def timeline_figure(trials: pd.DataFrame, seconds: Mapping[str, float], chosen: 
     known = trials[trials["trial"].isin(list(seconds))]
     unit, divisor = ("minutes", 60.0) if max(seconds.values()) < MINUTES_UP_TO * 3600 else ("hours", 3600.0)
     at = np.array([seconds[name] / divisor for name in known["trial"]])
-    figure = _figure(9.0, 3.6)
+    figure = new_figure(9.0, 3.6)
     axes = figure.subplots()
     reported = known["val_auc"].notna().to_numpy()
-    for status, style in _statuses(known).items():
+    for status, style in status_styles(known).items():
         here = (known["status"] == status).to_numpy() & reported
-        axes.errorbar(at[here], known["val_auc"][here], yerr=known["val_auc_se"][here], **_ends(style))
-        axes.plot(at[here], known["val_auc"][here], **_dot(style))
+        axes.errorbar(at[here], known["val_auc"][here], yerr=known["val_auc_se"][here], **interval_style(style))
+        axes.plot(at[here], known["val_auc"][here], **dot_style(style))
     order = np.argsort(at[reported])
     times, best = at[reported][order], np.maximum.accumulate(known["val_auc"].to_numpy()[reported][order])
     axes.step([*times, at.max()], [*best, best[-1]], where="post", **BEST)
     silent = ~reported
     if silent.any():
         axes.plot(
-            at[silent], np.full(silent.sum(), 0.03), transform=axes.get_xaxis_transform(), **_dot(BY_STATUS["failed"])
+            at[silent],
+            np.full(silent.sum(), 0.03),
+            transform=axes.get_xaxis_transform(),
+            **dot_style(BY_STATUS["failed"]),
         )
     is_chosen = (known["trial"] == chosen).to_numpy()
     axes.plot(at[is_chosen], known["val_auc"][is_chosen], **CHOSEN)
@@ -57,10 +72,10 @@ def timeline_figure(trials: pd.DataFrame, seconds: Mapping[str, float], chosen: 
     axes.set_xlabel(f"{unit} since the first trial began", fontsize=TEXT)
     axes.set_ylabel("validation AUC ± one s.e.", fontsize=TEXT)
     axes.tick_params(labelsize=TEXT)
-    _lines_behind(axes, "y")
+    grid_behind(axes, "y")
     silent_words = [(BY_STATUS["failed"], "no report (lower edge)")] if silent.any() else []
-    entries = _entries(known[reported])
-    _legend(figure, [(BEST, "best so far"), *entries, *silent_words, (CHOSEN, "chosen")])
+    entries = status_entries(known[reported])
+    legend_above(figure, [(BEST, "best so far"), *entries, *silent_words, (CHOSEN, "chosen")])
     return figure
 
 
@@ -69,7 +84,7 @@ def collapse_figure(records: Sequence[TrialRecord], chosen: str) -> Figure:
 
     They are measured on the same held-out images in the same two views at every report, so they have no interval.
     """
-    figure = _figure(9.5, 3.6)
+    figure = new_figure(9.5, 3.6)
     kinds = {record.identity: _kind(record, chosen) for record in records}
     for axes, (sign, label) in zip(figure.subplots(1, 2), SIGNS.items(), strict=True):
         for record in sorted(records, key=lambda record: list(LINES)[::-1].index(kinds[record.identity])):
@@ -80,9 +95,9 @@ def collapse_figure(records: Sequence[TrialRecord], chosen: str) -> Figure:
         axes.set_xlabel("epochs", fontsize=TEXT)
         axes.set_ylabel(label, fontsize=TEXT)
         axes.tick_params(labelsize=TEXT)
-        _lines_behind(axes, "y")
+        grid_behind(axes, "y")
     present = [(LINES[kind], kind) for kind in LINES if kind in kinds.values()]
-    _legend(figure, [*present, (LIMIT, "dead below this")])
+    legend_above(figure, [*present, (LIMIT, "dead below this")])
     return figure
 
 
@@ -93,7 +108,7 @@ def views_figure(views: np.ndarray) -> Figure:
         views: grey levels, uint8 [N, 1 + count, S, S].
     """
     rows, columns = views.shape[:2]
-    figure = _figure(9.5, 9.5 / columns * rows + 0.3)
+    figure = new_figure(9.5, 9.5 / columns * rows + 0.3)
     grid = figure.subplots(rows, columns, squeeze=False)
     for films, line in zip(views, grid, strict=True):
         for film, axes in zip(films, line, strict=True):

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from pretraining import CPU, images, recipe
 
-from scarce.failures import failure, mark_out_of_memory, micro_batch
 from scarce.memory import is_out_of_memory
 from scarce.pretrain import pretrain
+from scarce.trials.failures import failure, mark_out_of_memory, micro_batch
 
 BATCH = 256
 

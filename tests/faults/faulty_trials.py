@@ -18,13 +18,13 @@ from phantom_hospitals import small_sweep
 from torch import Tensor
 
 from scarce import pretrain
+from scarce.cluster.notice import VARIABLE
 from scarce.data.feed import Feed, load_feed
 from scarce.data.pixels import Pixels
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
 from scarce.fewshot.probe_search import PROBE_GRID
 from scarce.fewshot.task import Task, build_task
-from scarce.notice import VARIABLE
 from scarce.resources import Plan
 from scarce.search import prepare_ray, search
 from scarce.settings import Settings, default_settings

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scarce.failures import failure, mark_out_of_memory, micro_batch
+from scarce.trials.failures import failure, mark_out_of_memory, micro_batch
 
 
 def attempts(folder: Path, mebibytes: int) -> tuple[list[dict], str]:

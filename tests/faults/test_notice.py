@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from pretraining import run
 
-from scarce import notice as module
 from scarce.checkpoint import list_checkpoints
+from scarce.cluster import notice as module
+from scarce.cluster.notice import VARIABLE, Notice, give_notice, sigterm_is_notice, unsaved_processes
 from scarce.errors import Terminated
-from scarce.notice import VARIABLE, Notice, give_notice, sigterm_is_notice, unsaved_processes
 from scarce.pretrain import Preempted
 
 PATIENCE = 60.0  # seconds
@@ -25,7 +25,7 @@ PATIENCE = 60.0  # seconds
 WORKER = """
 import time
 from pathlib import Path
-from scarce.notice import Notice
+from scarce.cluster.notice import Notice
 notice = Notice()
 with notice.unsaved():
     Path("training").touch()
@@ -101,7 +101,7 @@ def test_sigterm_of_a_script_is_notice_and_then_the_end():
 
 
 def start_node(folder: Path, *flags: str, **environment: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "scarce.node_notice", *flags, "--", sys.executable, "-c", WORKER]
+    command = [sys.executable, "-m", "scarce.cluster.node_notice", *flags, "--", sys.executable, "-c", WORKER]
     return subprocess.Popen(command, cwd=folder, env=os.environ | environment, stdout=subprocess.PIPE, text=True)
 
 
@@ -146,5 +146,5 @@ def test_google_clouds_metadata_server_is_heeded_too(tmp_path: Path):
 
 
 def test_a_node_that_ends_by_itself_keeps_its_exit_code(tmp_path: Path):
-    command = [sys.executable, "-m", "scarce.node_notice", "--", sys.executable, "-c", "raise SystemExit(7)"]
+    command = [sys.executable, "-m", "scarce.cluster.node_notice", "--", sys.executable, "-c", "raise SystemExit(7)"]
     assert subprocess.run(command, check=False, timeout=PATIENCE).returncode == 7

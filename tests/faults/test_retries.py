@@ -6,8 +6,8 @@ from pathlib import Path
 from ray.tune.experiment import Trial
 
 from scarce.checkpoint import HISTORY_NAME
-from scarce.failures import failure
 from scarce.retries import TUNE_MAX_FAILURES, Retries
+from scarce.trials.failures import failure
 
 
 class Failing:

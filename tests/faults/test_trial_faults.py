@@ -19,9 +19,9 @@ from scarce.data.mapped import MappedFile
 from scarce.data.selection import Selection
 from scarce.data.store import open_dataset
 from scarce.errors import UserError
-from scarce.failures import FAILED_NAME, preemptions
-from scarce.trials import read_sampled, read_trials, write_trials_table
-from scarce.watchdog import HANG_NAME
+from scarce.trials.failures import FAILED_NAME, preemptions
+from scarce.trials.records import read_sampled, read_trials, write_trials_table
+from scarce.trials.watchdog import HANG_NAME
 
 pytestmark = [pytest.mark.usefixtures("ray_cluster"), pytest.mark.long]
 

@@ -17,7 +17,7 @@ from scarce.fewshot.finetune import SEARCH_SPACE, FinetuneConfig, episodes_at_on
 from scarce.fewshot.partial import Inputs, cut
 from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.task import Task
-from scarce.optuna_space import to_distributions
+from scarce.study.optuna_space import to_distributions
 
 CPU = torch.device("cpu")
 

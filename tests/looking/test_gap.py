@@ -10,8 +10,9 @@ from phantom_hospitals import write_films, write_hospitals
 from scarce.data.store import Dataset, open_dataset
 from scarce.errors import UserError
 from scarce.looking.backbone import untrained
-from scarce.looking.gap import MEASURES, draw_sample, number_text, table, write_gap
+from scarce.looking.gap import MEASURES, number_text, table, write_gap
 from scarce.looking.halves import Number
+from scarce.looking.sample import draw_sample
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from scarce.methods.moco import MoCo, MoCoConfig
 from scarce.methods.momentum import rising_momentum
 from scarce.methods.simsiam import negative_cosine
 from scarce.methods.spark import SparK, SparKConfig, patches
-from scarce.optuna_space import to_distributions
 from scarce.space import Choice
+from scarce.study.optuna_space import to_distributions
 from scarce.views import ViewConfig
 
 

@@ -19,13 +19,13 @@ from scarce.fewshot.probe import ProbeConfig
 from scarce.fewshot.task import Scores, Task, build_task
 from scarce.files import write_json
 from scarce.kept_scores import SCORES_NAME, write_scores
-from scarce.pareto import choose_trial
 from scarce.provenance import describe_environment
 from scarce.report.audit_page import write_audit_page
 from scarce.report.audit_plots import plot_audit_overview
 from scarce.settings import default_settings, override, search_space
 from scarce.space import Choice
-from scarce.trials import read_trials, write_trials_table
+from scarce.study.pareto import choose_trial
+from scarce.trials.records import read_trials, write_trials_table
 
 EPOCHS = 4
 MISSING = "not available: no ImageNet weights were given (--imagenet PATH or --imagenet download)"

@@ -1,11 +1,11 @@
 from pathlib import Path
 
-from scarce.budget import Budget
-from scarce.expected_improvement import Improvement
-from scarce.outlook import Outlook
-from scarce.prices import Node, Prices
+from scarce.budget.limits import Budget
+from scarce.budget.prices import Node, Prices
+from scarce.budget.spending import Spending
 from scarce.report.cost import cost_line, cost_markdown, cost_summary
-from scarce.spending import Spending
+from scarce.study.expected_improvement import Improvement
+from scarce.study.outlook import Outlook
 
 OUTLOOK = Outlook(14, 1.0, 0.9, 0.85, "GPU", 12, Improvement(0.004, 0.0, 0.013))
 NEXT = (

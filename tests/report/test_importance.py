@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scarce.report.importance import FEWEST, importance_text, importances
-from scarce.trials import TrialRecord
+from scarce.trials.records import TrialRecord
 
 NAMES = ("views.noise", "views.blur", "method.temperature", "optimiser.name")
 

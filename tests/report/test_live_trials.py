@@ -11,7 +11,7 @@ from rich.console import Console
 from scarce.files import write_json
 from scarce.report import live_trials
 from scarce.report.live_trials import LiveTrials
-from scarce.trials import FAILED
+from scarce.trials.records import FAILED
 
 HIDE, SHOW = "\x1b[?25l", "\x1b[?25h"  # of the cursor
 

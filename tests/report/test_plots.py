@@ -12,7 +12,6 @@ from ranking_cases import make_ranking
 
 from scarce.errors import UserError
 from scarce.fewshot.learning_curve import fit_learning_curve
-from scarce.pareto import Point, choose, pareto_front
 from scarce.report.plots import (
     learning_curves_figure,
     pareto_figure,
@@ -21,6 +20,7 @@ from scarce.report.plots import (
     plot_ranking,
     ranking_figure,
 )
+from scarce.study.pareto import Point, choose, pareto_front
 
 LONG = "supervised_on_the_pretraining_hospital_with_labels"
 NAMES = ("chosen", "pixel_statistics", "random_weights", LONG)

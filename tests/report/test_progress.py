@@ -1,6 +1,7 @@
 import pytest
 
-from scarce.report.progress import Cost, Progress, Snapshot, ending
+from scarce.report.progress import Cost, Progress, Snapshot
+from scarce.trials.endings import ending
 
 
 def report(epoch: float, auc: float = 0.6, **more: object) -> dict[str, object]:

@@ -10,7 +10,7 @@ from scarce.report.importance import Importance
 from scarce.report.result_plots import shots_figure
 from scarce.report.search_plots import importance_figure, parallel_figure, slices_figure
 from scarce.report.trial_plots import collapse_figure, timeline_figure, views_figure
-from scarce.trials import TrialRecord
+from scarce.trials.records import TrialRecord
 
 MODELS = ("chosen", "pixel_statistics", "pixels_16", "random_weights", "random_forest", "from_scratch", "imagenet")
 STATUSES = ("done", "pruned", "collapsed", "budget", "failed")

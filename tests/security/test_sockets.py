@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import ray
 
-from scarce import cluster, cluster_auth
-from scarce.cluster_auth import on_loopback, require_that_it_asks
+from scarce.cluster import auth, connect
+from scarce.cluster.auth import on_loopback, require_that_it_asks
+from scarce.cluster.processes import descendants
 from scarce.errors import UserError
-from scarce.processes import descendants
 
 
 def listening(processes: set[int]) -> dict[str, str]:
@@ -61,7 +61,7 @@ def test_a_local_cluster_listens_on_loopback_alone_and_asks_for_a_token(ray_clus
 
 OPEN_CLUSTER = """
 import ray
-from scarce.cluster import local_cluster
+from scarce.cluster.connect import local_cluster
 with local_cluster(cpus=1, object_store_bytes=100_000_000):
     print(ray.get_runtime_context().gcs_address, flush=True)
     input()
@@ -85,10 +85,10 @@ def test_a_cluster_that_answers_everybody_is_refused(monkeypatch: pytest.MonkeyP
             with pytest.raises(UserError, match="asks nobody for a token: stop it, run `ray get-auth-token"):
                 require_that_it_asks(address, host, int(port))
             # As it would be if this machine's other addresses were asked for.
-            monkeypatch.setattr(cluster, "on_loopback", lambda host: False)
-            monkeypatch.setattr(cluster, "require_own_token", lambda address: None)
+            monkeypatch.setattr(connect, "on_loopback", lambda host: False)
+            monkeypatch.setattr(connect, "require_own_token", lambda address: None)
             with pytest.raises(UserError, match=f"{address!r} can be reached .* asks nobody"):
-                cluster._join(address, {})
+                connect._join(address, {})
         finally:
             started.stdin.write("\n")
             started.stdin.flush()
@@ -96,7 +96,7 @@ def test_a_cluster_that_answers_everybody_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_what_answers_but_is_no_cluster_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_auth, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(auth, "_PATIENCE_S", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as server:
         host, port = server.getsockname()
         with pytest.raises(ConnectionError, match="no Ray cluster"):

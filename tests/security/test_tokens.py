@@ -6,9 +6,9 @@ import pytest
 import ray
 from ray._private import services
 
-from scarce import cluster, cluster_auth
-from scarce.cluster import local_cluster
-from scarce.cluster_auth import listening_on_loopback, on_loopback, place_of
+from scarce.cluster import auth, connect
+from scarce.cluster.auth import listening_on_loopback, on_loopback, place_of
+from scarce.cluster.connect import local_cluster
 from scarce.errors import UserError, one_line
 
 REMOTE = "192.0.2.1:6379"  # of a block that no machine has (RFC 5737)
@@ -19,7 +19,7 @@ def nothing_connects(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No cluster, no token, and no way out."""
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *_, **__: pytest.fail("Ray was joined"))
-    monkeypatch.setattr(cluster.socket, "create_connection", lambda *_, **__: pytest.fail("a socket was opened"))
+    monkeypatch.setattr(connect.socket, "create_connection", lambda *_, **__: pytest.fail("a socket was opened"))
     for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
         monkeypatch.delenv(name, raising=False)
 
@@ -65,20 +65,20 @@ def test_the_token_mode_without_a_token(monkeypatch: pytest.MonkeyPatch) -> None
             return False
 
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setattr(cluster_auth._raylet, "AuthenticationTokenLoader", NoToken)
+    monkeypatch.setattr(auth._raylet, "AuthenticationTokenLoader", NoToken)
     assert "there is no token to join it with" in refusal(REMOTE)
 
 
 @pytest.mark.parametrize("asks", [False, True])
 def test_a_head_on_loopback_whose_workers_are_elsewhere(asks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tunnel's end is on loopback, and says nothing of the cluster."""
-    monkeypatch.setattr(cluster.socket, "create_connection", lambda *_, **__: open("/dev/null"))  # noqa: SIM115
+    monkeypatch.setattr(connect.socket, "create_connection", lambda *_, **__: open("/dev/null"))  # noqa: SIM115
     monkeypatch.setattr(ray, "init", lambda *_, **__: type("Context", (), {"dashboard_url": ""})())
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeManagerAddress": ip} for ip in ("127.0.0.1", "192.0.2.7")])
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     if asks:
-        monkeypatch.setattr(cluster, "require_own_token", lambda address: None)
-        monkeypatch.setattr(cluster, "require_that_it_asks", lambda *_: None)
+        monkeypatch.setattr(connect, "require_own_token", lambda address: None)
+        monkeypatch.setattr(connect, "require_that_it_asks", lambda *_: None)
         with local_cluster(address="127.0.0.1:6379") as url:
             assert url == ""
     else:

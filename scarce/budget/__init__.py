@@ -1,0 +1,1 @@
+"""What a run may take and what it has taken: prices, the meter, and when to stop taking trials."""

@@ -1,0 +1,1 @@
+"""What one watches while trials run: TensorBoard, Prometheus, MLflow, Weights & Biases."""
