@@ -18,6 +18,7 @@ from ray import _raylet
 from ray._private import ray_constants, services
 from ray.core.generated import gcs_service_pb2, gcs_service_pb2_grpc, ray_client_pb2, ray_client_pb2_grpc
 
+from scarce.cluster.environment import environment
 from scarce.errors import UserError
 
 CLIENT = "ray://"
@@ -94,13 +95,9 @@ def listening_on_loopback() -> Iterator[None]:
     Ray replaces 127.0.0.1 by the machine's address and listens on all of them, unless clusters of several machines are
     off, as they are by default on Windows and macOS. The variable is for Ray's other processes; this one has read it.
     """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        yield
+        with environment(**{ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            yield
     finally:
-        del os.environ[name]
-        if before[0] is not None:
-            os.environ[name] = before[0]
-        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+        ray_constants.ENABLE_RAY_CLUSTER = before

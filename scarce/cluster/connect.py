@@ -17,6 +17,7 @@ from ray.exceptions import AuthenticationError
 
 from scarce.cluster import watcher as watcher_script
 from scarce.cluster.auth import listening_on_loopback, on_loopback, place_of, require_own_token, require_that_it_asks
+from scarce.cluster.environment import environment
 from scarce.cluster.processes import descendants, is_running
 from scarce.errors import UserError
 
@@ -66,16 +67,17 @@ def local_cluster(
             _cleaned_directory() as (directory, remember_processes),
             _shut_down_after(),
         ):
-            context = ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                object_store_memory=object_store_bytes,
-                include_dashboard=True,  # without it Tune never gets back what ended Ray Train runs held
-                dashboard_host="127.0.0.1",
-                _temp_dir=str(directory),
-                **common,
-            )
+            with _known_to_its_processes():
+                context = ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    object_store_memory=object_store_bytes,
+                    include_dashboard=True,  # without it Tune never gets back what ended Ray Train runs held
+                    dashboard_host="127.0.0.1",
+                    _temp_dir=str(directory),
+                    **common,
+                )
             remember_processes()
             yield _url(context)
 
@@ -110,6 +112,20 @@ def _shut_down_after() -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _known_to_its_processes() -> Iterator[None]:
+    """The processes of a cluster started within the block know its address from their environment.
+
+    Else those that ask Ray's state API look for a cluster on this machine, and fail where there are two. Ray Train's
+    cleaner is one: what the workers of a killed trial held would be held for ever.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with environment(RAY_GCS_SERVER_PORT=str(port), RAY_ADDRESS=f"127.0.0.1:{port}"):
+        yield
 
 
 def _join(address: str, common: dict[str, Any]) -> Any:

@@ -73,6 +73,29 @@ def test_nothing_remains(ending: str) -> None:
     assert wait_until(lambda: not session.parent.exists(), 5)
 
 
+ASKER = """
+import os
+import ray
+from ray.util.state import list_nodes
+from scarce.cluster.connect import local_cluster
+
+@ray.remote(num_cpus=0)
+def nodes():
+    return [node.node_id for node in list_nodes()]
+
+with local_cluster(cpus=1, object_store_bytes=100_000_000):
+    assert ray.get(nodes.remote()) == [node["NodeID"] for node in ray.nodes()]
+assert "RAY_ADDRESS" not in os.environ
+"""
+
+
+def test_its_workers_know_it_from_another_on_this_machine(ray_cluster: str) -> None:
+    """Ray Train frees what the workers of a killed trial held by what Ray's state API says."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    asked = subprocess.run([sys.executable, "-c", ASKER], capture_output=True, text=True, env=environment)
+    assert asked.returncode == 0, asked.stderr
+
+
 def test_a_killed_drivers_directory_is_removed_by_the_next() -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
