@@ -55,6 +55,12 @@ def run(config: SweepConfig) -> Path:
     return run_sweep(config, search_space(config.pretrain))
 
 
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """The `scarce` command."""
+    monkeypatch.setattr("sys.argv", ["scarce", *arguments])
+    main()
+
+
 def one_at_a_time(folder: Path, name: str) -> SweepConfig:
     """As the script does with `--trials`, `--epochs 4` and `--concurrent 1`, to the same numbers."""
     config = small_sweep(folder, name, trials=TRIALS, concurrent=1)
@@ -86,7 +92,12 @@ def histories(run: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def test_a_sweep_from_bucket_to_bucket(
-    folder: Path, query: str, undisturbed: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    query: str,
+    undisturbed: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     working = run(in_bucket(one_at_a_time(folder, "whole"), query))
     assert f"Written to s3://bucket/runs/whole?{query}" in capsys.readouterr().out
@@ -102,6 +113,14 @@ def test_a_sweep_from_bucket_to_bucket(
     assert weights[0].read_bytes() == weights[1].read_bytes()
     assert (there / "summary.md").read_text() == (working / "summary.md").read_text()
     assert working.is_relative_to(cache)
+
+    (there / "report.html").unlink()
+    call(monkeypatch, "report", f"s3://bucket/runs/whole?{query}")
+    assert f"Written to s3://bucket/runs/whole/report.html?{query}" in capsys.readouterr().out
+    assert (there / "report.html").exists()
+    call(monkeypatch, "compare", f"s3://bucket/runs/whole?{query}", str(undisturbed), "--out", str(cache / "compared"))
+    assert "whole" in capsys.readouterr().out
+    assert (cache / "compared" / "compare.html").exists()
 
     with pytest.raises(UserError, match=r"s3://bucket/runs/whole\?.* holds a run already"):
         run(in_bucket(one_at_a_time(folder, "whole"), query))
@@ -173,7 +192,6 @@ def test_a_run_in_a_bucket_is_audited_there(
 ) -> None:
     run = write_run(folder / "server" / "bucket" / "runs" / "made up", folder / "a", folder / "b", shots=(5,))
     url = f"s3://bucket/runs/made up?{query}"
-    monkeypatch.setattr("sys.argv", ["scarce", "audit", url, "--permutations", "39", "--resamples", "100"])
-    main()
+    call(monkeypatch, "audit", url, "--permutations", "39", "--resamples", "100")
     assert f"Written to s3://bucket/runs/made up/audit/index.html?{query}" in capsys.readouterr().out
     assert {path.name for path in (run / "audit").iterdir()} >= {"audit.json", "index.html", "overview.png"}
