@@ -84,6 +84,7 @@ def script(file: ClusterFile, _pins: Pins) -> Iterator[Fault]:
         (r"^\s*umask 077", "others could read the token: umask 077 before it is written"),
         (r"^export .*RAY_AUTH_MODE=token", "starts Ray without a token: export RAY_AUTH_MODE=token"),
         (r"^export .*RAY_AUTH_TOKEN_PATH=", "nodes do not know the token: export RAY_AUTH_TOKEN_PATH"),
+        (r"^export RAY_ADDRESS=", "beside another job's cluster its processes do not find theirs: export RAY_ADDRESS"),
         (r"srun .*scarce\.cluster\.node_notice -- .*ray start --block", "must start Ray by srun under node_notice"),
         (r"sweeps/\w+\.py .*--address", "the sweep must be told --address, or it starts a cluster of its own"),
         (r"^wait ", "does not wait for the sweep, whose exit code is the job's"),

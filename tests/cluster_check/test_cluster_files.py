@@ -182,6 +182,7 @@ MISTAKES = [
      "set -euo pipefail\n#SBATCH --exclusive\n", "after the first command"),
     ("slurm/sweep.sbatch", "  umask 077\n", "", "others could read the token"),
     ("slurm/sweep.sbatch", "export RAY_AUTH_MODE=token ", "export ", "starts Ray without a token"),
+    ("slurm/sweep.sbatch", "export RAY_ADDRESS=", "RAY_ADDRESS=", "beside another job's cluster"),
     ("slurm/sweep.sbatch", "    .venv/bin/ray start", "    ray start", "ray may be any"),
     ("slurm/sweep.sbatch", "--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0", "would listen on 0.0.0.0"),
     ("slurm/sweep.sbatch", "  scontrol requeue \"$SLURM_JOB_ID\"\n", "", "does not go back into the queue"),
@@ -340,6 +341,7 @@ case "$name $*" in
   *token_hex*) printf 0123456789abcdef ;;
   srun*"ray start"*)
     test "$(stat -c %a "$RAY_AUTH_TOKEN_PATH") $RAY_AUTH_MODE" = "600 token" || echo "no token" >> "$LOG"
+    echo "at $RAY_ADDRESS" >> "$LOG"
     stay ;;
   python*sweeps/*)
     mkdir -p runs/night; echo "{}" > runs/night/config.json
@@ -388,6 +390,7 @@ class TestSbatch:
         (sweep,) = [line for line in log if "sweeps/ssl_aug.py" in line]
         assert sweep == f"python sweeps/ssl_aug.py --address 127.0.0.1:{port} --preset l4 --name night"
         assert "no token" not in log
+        assert log.count(f"at 127.0.0.1:{port}") == 2
         assert log.count("srun ended") == 2
         assert list(tmp_path.glob("build/*")) == []  # the token is gone
         assert not any("requeue" in line for line in log)
