@@ -83,6 +83,7 @@ def train(recipe: Recipe, files: Sequence[bytes], steps: int, workers: int, devi
         shuffle=True,
         drop_last=True,
         num_workers=workers,
+        multiprocessing_context="fork",  # Linux's own, which a process that was spawned does not have
         persistent_workers=True,
         pin_memory=device.type == "cuda",
     )

@@ -7,20 +7,25 @@ matrix-product rate or more; at least 1.5 times on a CPU (64 px, smaller batches
 The peer (lightly_peers.py) is written as lightly's examples are: PNG files through lightly's transforms in a
 DataLoader's workers, torchvision's backbones, lightly's heads, losses and memory bank, in the same autocast. Both sides
 have the same images, batch, optimiser, widths, queue and augmentations, and all cores. Ours is what the training loop
-does: pixels out of memory, batched views, one channel. Both train on from repeat to repeat, so that their loss
-curves can be compared: over 200 steps on a GPU. (Step by step, `tests/methods/test_lightly.py` compares them.)
+does: pixels out of memory, batched views, one channel. Each trains in a process of its own, as how memory is given back
+is a setting of the process, and waits while the other is measured. Both train on from repeat to repeat, so that their
+loss curves can be compared: over 200 steps on a GPU. (Step by step, `tests/methods/test_lightly.py` compares them.)
 
     python benchmarks/training_step.py                     # on the GPU, if there is one; else on the CPU, in 75 s
+    python benchmarks/training_step.py --full              # on the CPU with the batches of the GPU, in 10 minutes
     python benchmarks/training_step.py --methods moco_plain --steps 10 --batch 128
 """
 
 import argparse
 import io
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import lightly_peers
@@ -44,11 +49,8 @@ from scarce.views import ViewConfig
 VIEWS = ViewConfig(
     crop_min=0.08, rotation=10, flip=0.5, brightness=0.8, contrast=0.8, gamma=0, blur=0.5, noise=0, cutout=0
 )
-METHODS = {  # backbone, batch on a GPU, batch on a CPU
-    "moco_plain": ("resnet50", 384, 64),
-    "barlow_twins": ("resnet18", 512, 64),
-    "spark": ("resnet50", 256, 64),
-}
+METHODS = {"moco_plain": ("resnet50", 384), "barlow_twins": ("resnet18", 512), "spark": ("resnet50", 256)}
+CPU_BATCH = 64  # where there is no time for theirs
 
 
 def main() -> None:
@@ -58,7 +60,10 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--steps", type=int, default=50 if on_gpu else 3, help="a repeat")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=0, help="images a step; 0: the claim's, on a CPU 64")
+    parser.add_argument(
+        "--batch", type=int, default=0, help="images a step; 0: the claim's, on a CPU without --full 64"
+    )
+    parser.add_argument("--full", action="store_true", help="the claim's batches on a CPU too")
     parser.add_argument("--image-size", type=int, default=224 if on_gpu else 64)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="of the peer's DataLoader")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="bfloat16" if on_gpu else "float32")
@@ -66,11 +71,10 @@ def main() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
 
     images = phantom_images(patients=24)
-    files = [png(image) for image in images]
     what, rate = measured_rate(device)
     for name in arguments.methods:
-        backbone, large, small = METHODS[name]
-        batch = arguments.batch or (large if on_gpu else small)
+        backbone, large = METHODS[name]
+        batch = arguments.batch or (large if on_gpu or arguments.full else CPU_BATCH)
         config = PretrainConfig(
             method=name,
             backbone=backbone,
@@ -79,22 +83,16 @@ def main() -> None:
             precision=arguments.precision,
         )
         recipe = Recipe(config, REGISTRY[name].Config(), REGISTRY[name].OPTIMISER, VIEWS)
-        count = arguments.steps * batch
-        pixels = Pixels([images] * -(-count // len(images)))
-        operations = step_operations(recipe, pixels, device)
+        operations = step_operations(recipe, images, device)
         peer = f"lightly's modules, {arguments.workers} workers" if name != "spark" else "the authors' way"
-        sides = {
-            OURS: Side(train(recipe, pixels, device), arguments.steps, batch, device),
-            peer: Side(
-                lightly_peers.train(recipe, files, arguments.steps, arguments.workers, device),
-                arguments.steps,
-                batch,
-                device,
-            ),
-        }
         title = f"{name}, {backbone}, {config.image_size} px, batch {batch}, {arguments.precision}"
         print(title, flush=True)
-        ratio = alternate({side: sides[side].run for side in sides}, arguments.repeats)[peer]
+        with ExitStack() as processes:
+            sides = {OURS: Side(recipe, images, arguments.steps, device)}
+            processes.callback(sides[OURS].end)
+            sides[peer] = Side(recipe, images, arguments.steps, device, peer_workers=arguments.workers)
+            processes.callback(sides[peer].end)
+            ratio = alternate({side: sides[side].run for side in sides}, arguments.repeats)[peer]
         fast, slow = (statistics.median(side.rates[1:]) for side in sides.values())  # the first one warmed up
         share = operations / batch * fast / rate
         row(
@@ -104,49 +102,85 @@ def main() -> None:
             "at least 2.5" + (", 45%" if backbone == "resnet50" else "") if on_gpu else "at least 1.5",
             f"{share:.0%} of the rate of a large {what}, {rate / 1e9:,.0f} GFLOP/s",
         )
-        curves = [torch.stack(side.losses).float().cpu() for side in sides.values()]
-        steps = len(curves[0])
-        ends = [f"{float(curve[-max(1, steps // 10) :].mean()):.3f}" for curve in curves]
+        steps = len(sides[OURS].losses)
+        ends = [f"{statistics.mean(side.losses[-max(1, steps // 10) :]):.3f}" for side in sides.values()]
         print(f"  mean loss of the last tenth of {steps} steps: {ends[0]} against the peer's {ends[1]}", flush=True)
-        del sides
     if not on_gpu:
         row("Training step on a GPU, 224 px", "lightly's modules", "not measured", "at least 2.5, 45%")
 
 
 class Side:
-    """One side's training, in runs of some steps each."""
+    """One side's training in a process of its own, in runs of some steps each."""
 
-    def __init__(self, losses_of: Iterator[Tensor], steps: int, batch: int, device: torch.device) -> None:
-        self.steps_left, self.steps, self.batch, self.device = losses_of, steps, batch, device
+    def __init__(
+        self, recipe: Recipe, images: np.ndarray, steps: int, device: torch.device, peer_workers: int | None = None
+    ) -> None:
+        """Start the process: ours, or the peer's with so many loading workers."""
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, others = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(others, recipe, images, steps, device, peer_workers))
+        self.process.start()
+        others.close()
         self.rates: list[float] = []
-        self.losses: list[Tensor] = []
+        self.losses: list[float] = []
 
     def run(self) -> float:
         """Train for some steps; images/s."""
-        wait_for(self.device)
-        started = time.perf_counter()
-        self.losses += [next(self.steps_left) for _ in range(self.steps)]
-        wait_for(self.device)
-        self.rates.append(self.steps * self.batch / (time.perf_counter() - started))
+        self.pipe.send(None)
+        rate, losses = self.pipe.recv()
+        self.rates.append(rate)
+        self.losses += losses
         return self.rates[-1]
 
+    def end(self) -> None:
+        """End the process."""
+        self.pipe.close()
+        self.process.join()
 
-def train(recipe: Recipe, images: Pixels, device: torch.device) -> Iterator[Tensor]:
+
+def serve(
+    pipe: Connection, recipe: Recipe, images: np.ndarray, steps: int, device: torch.device, peer_workers: int | None
+) -> None:
+    """What a side's process does: train for some steps whenever it is told to run, and answer images/s and losses."""
+    if peer_workers is None:
+        losses_of = train(recipe, images, device)
+    else:
+        losses_of = lightly_peers.train(recipe, [png(image) for image in images], steps, peer_workers, device)
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        wait_for(device)
+        started = time.perf_counter()
+        losses = [next(losses_of) for _ in range(steps)]
+        wait_for(device)
+        rate = steps * recipe.pretrain.batch_size / (time.perf_counter() - started)
+        pipe.send((rate, torch.stack(losses).float().tolist()))
+
+
+def train(recipe: Recipe, images: np.ndarray, device: torch.device) -> Iterator[Tensor]:
     """What the training loop does between two reports, without end; yields the loss of each step."""
     method, optimiser = set_up(recipe, device)
+    pixels = repeated(images, recipe)
     step = 0
     while True:
         method.train()
-        views = next_views(images, recipe, method, step, device)
+        views = next_views(pixels, recipe, method, step, device)
         yield train_step(method, method, optimiser, recipe, views, device)
         step += 1
 
 
-def step_operations(recipe: Recipe, images: Pixels, device: torch.device) -> int:
+def repeated(images: np.ndarray, recipe: Recipe) -> Pixels:
+    """The images, over and over, until there is a batch of them."""
+    return Pixels([images] * -(-recipe.pretrain.batch_size // len(images)))
+
+
+def step_operations(recipe: Recipe, images: np.ndarray, device: torch.device) -> int:
     """Multiplications and additions in the convolutions and matrix products of our step; views are not counted."""
     method = build_method(recipe).to(device)
     optimiser = build_optimiser(method, recipe.optimiser, recipe.pretrain.batch_size, device)
-    views = next_views(images, recipe, method, 0, device)
+    views = next_views(repeated(images, recipe), recipe, method, 0, device)
     with FlopCounterMode(display=False) as counter:
         train_step(method, method, optimiser, recipe, views, device)
     return counter.get_total_flops()

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from scarce.allocator import keep_freed_memory
 from scarce.views import INPUT_MEAN, INPUT_STD, ViewConfig, draw_parameters, make_views
 
 BATCH, BATCHES, SOURCE, SIZE, THREADS, REPEATS = 256, 4, 256, 224, 2, 4
@@ -192,6 +193,7 @@ def print_stages(images: Tensor) -> None:
 def main() -> None:
     """Print the stages, and a row of the table for each peer."""
     torch.set_num_threads(THREADS)
+    keep_freed_memory()  # as a training process does; here it is in kornia's favour as well
     torch.manual_seed(0)
     noise = torch.rand(BATCH, SOURCE, SOURCE)
     images = (255 * nn.functional.avg_pool2d(noise, 9, stride=1, padding=4)).to(torch.uint8)

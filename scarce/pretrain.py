@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from scarce.allocator import keep_freed_memory
 from scarce.backbones import check_image_size, create_backbone
 from scarce.checkpoint import load_last_checkpoint, mend_history, save_checkpoint
 from scarce.collapse import collapse_reason, measure
@@ -252,6 +253,8 @@ def whole_steps(epochs: float, steps_per_epoch: int) -> int:
 
 def set_up(recipe: Recipe, device: torch.device) -> tuple[Method, torch.optim.Optimizer]:
     """What a run begins with: the fresh method on its device, as `train_step` wants it, and its optimiser."""
+    if device.type == "cpu":
+        keep_freed_memory()
     config = recipe.pretrain
     method = build_method(recipe).to(device, dtype_of(config)).to(memory_format=torch.channels_last)
     if world_size() > 1 and method.JOINS_BATCH_NORM:

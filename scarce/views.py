@@ -24,9 +24,6 @@ from scarce.transfer import to_device
 
 INPUT_MEAN, INPUT_STD = 0.5, 0.25  # of intensities in [0, 1]; fixed, so that no dataset leaks into another
 _CHUNK = 2**19  # pixels of views that a CPU thread makes at once, so that a step finds in the cache what the last wrote
-# A C library gives a block back to the system at once if it never freed a larger one, and has every page of the next
-# one cleared again. Freeing a large one, which nothing was written to, makes it keep those of a chunk.
-torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 @dataclass(frozen=True)
