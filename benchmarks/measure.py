@@ -5,12 +5,15 @@ all of them once, in an order that turns round from repeat to repeat, and a rati
 """
 
 import datetime
+import multiprocessing
 import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,6 +63,41 @@ def alternate(rates: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
         print(f"  {name}: {statistics.median(values):,.4g}/s ({min(values):,.4g} to {max(values):,.4g})", flush=True)
     ours = tuple(measured.pop(OURS))
     return {name: Ratio(ours, tuple(values)) for name, values in measured.items()}
+
+
+class OwnProcess:
+    """Work that is done in a process of its own whenever it is called, so that no side's settings are another's.
+
+    How memory is given back to the system is such a setting (`scarce.allocator`).
+    """
+
+    def __init__(self, make: Callable[..., Callable[[], Any]], *arguments: Any) -> None:
+        """Start the process; in it, `make` of the arguments makes the work. All of them have to be picklable."""
+        spawn = multiprocessing.get_context("spawn")
+        self._pipe, others = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(others, make, arguments))
+        self._process.start()
+        others.close()
+
+    def __call__(self) -> Any:
+        """Have the work done once; what it returns."""
+        self._pipe.send(None)
+        return self._pipe.recv()
+
+    def end(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join()
+
+
+def _serve(pipe: Connection, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+    work = make(*arguments)
+    while True:
+        try:
+            pipe.recv()
+        except EOFError:
+            return
+        pipe.send(work())
 
 
 def row(claim: str, peer: str, result: object, asked: str, bound: str = "") -> None:

@@ -18,21 +18,20 @@ loss curves can be compared: over 200 steps on a GPU. (Step by step, `tests/meth
 
 import argparse
 import io
-import multiprocessing
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import lightly_peers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from measure import OURS, alternate, row
+from measure import OURS, OwnProcess, alternate, row
 from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -58,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     on_gpu = torch.cuda.is_available()
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--steps", type=int, default=50 if on_gpu else 3, help="a repeat")
+    parser.add_argument("--steps", type=int, default=50 if on_gpu else 2, help="a repeat")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
         "--batch", type=int, default=0, help="images a step; 0: the claim's, on a CPU without --full 64"
@@ -89,9 +88,9 @@ def main() -> None:
         print(title, flush=True)
         with ExitStack() as processes:
             sides = {OURS: Side(recipe, images, arguments.steps, device)}
-            processes.callback(sides[OURS].end)
-            sides[peer] = Side(recipe, images, arguments.steps, device, peer_workers=arguments.workers)
-            processes.callback(sides[peer].end)
+            processes.callback(sides[OURS].process.end)
+            sides[peer] = Side(recipe, images, arguments.steps, device, arguments.workers)
+            processes.callback(sides[peer].process.end)
             ratio = alternate({side: sides[side].run for side in sides}, arguments.repeats)[peer]
         fast, slow = (statistics.median(side.rates[1:]) for side in sides.values())  # the first one warmed up
         share = operations / batch * fast / rate
@@ -112,51 +111,38 @@ def main() -> None:
 class Side:
     """One side's training in a process of its own, in runs of some steps each."""
 
-    def __init__(
-        self, recipe: Recipe, images: np.ndarray, steps: int, device: torch.device, peer_workers: int | None = None
-    ) -> None:
-        """Start the process: ours, or the peer's with so many loading workers."""
-        spawn = multiprocessing.get_context("spawn")
-        self.pipe, others = spawn.Pipe()
-        self.process = spawn.Process(target=serve, args=(others, recipe, images, steps, device, peer_workers))
-        self.process.start()
-        others.close()
+    def __init__(self, *arguments: Any) -> None:
+        """Start the process; arguments as of `runs_of`."""
+        self.process = OwnProcess(runs_of, *arguments)
         self.rates: list[float] = []
         self.losses: list[float] = []
 
     def run(self) -> float:
         """Train for some steps; images/s."""
-        self.pipe.send(None)
-        rate, losses = self.pipe.recv()
+        rate, losses = self.process()
         self.rates.append(rate)
         self.losses += losses
         return self.rates[-1]
 
-    def end(self) -> None:
-        """End the process."""
-        self.pipe.close()
-        self.process.join()
 
+def runs_of(
+    recipe: Recipe, images: np.ndarray, steps: int, device: torch.device, peer_workers: int | None = None
+) -> Callable[[], tuple[float, list[float]]]:
+    """What trains for so many steps whenever it is called, ours or the peer's with so many loading workers.
 
-def serve(
-    pipe: Connection, recipe: Recipe, images: np.ndarray, steps: int, device: torch.device, peer_workers: int | None
-) -> None:
-    """What a side's process does: train for some steps whenever it is told to run, and answer images/s and losses."""
+    It returns images/s and the loss of each step.
+    """
     if peer_workers is None:
         losses_of = train(recipe, images, device)
     else:
         losses_of = lightly_peers.train(recipe, [png(image) for image in images], steps, peer_workers, device)
-    while True:
-        try:
-            pipe.recv()
-        except EOFError:
-            return
-        wait_for(device)
-        started = time.perf_counter()
-        losses = [next(losses_of) for _ in range(steps)]
-        wait_for(device)
-        rate = steps * recipe.pretrain.batch_size / (time.perf_counter() - started)
-        pipe.send((rate, torch.stack(losses).float().tolist()))
+
+    def run() -> tuple[float, list[float]]:
+        losses = list[Tensor]()
+        seconds = seconds_of(lambda: losses.extend(next(losses_of) for _ in range(steps)), device)
+        return steps * recipe.pretrain.batch_size / seconds, torch.stack(losses).float().tolist()
+
+    return run
 
 
 def train(recipe: Recipe, images: np.ndarray, device: torch.device) -> Iterator[Tensor]:
