@@ -24,7 +24,7 @@ test-long: install ## what takes minutes: clusters whose nodes come, go and are 
 
 BENCHMARKS := probe_grid feed views training_step packing overhead search growth
 
-bench: install ## every speed claim that needs no GPU, against its peer, in under ten minutes; a row each
+bench: install ## every speed claim that needs no GPU, against its peer, in 10 to 15 minutes; a row each
 	for name in $(BENCHMARKS); do echo "# $$name"; $(BIN)/python benchmarks/$$name.py || exit; done
 
 chaos: install ## half an hour of random kills: is a trial lost, are the numbers the same?

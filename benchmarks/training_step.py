@@ -2,7 +2,7 @@
 
 MoCo v2 with a ResNet-50 and a queue of 65,536, Barlow Twins with a ResNet-18, SparK with a ResNet-50. At least 2.5
 times the images/s on a CUDA GPU (224 px, batches of 384, 512 and 256, bfloat16), and ResNet-50 at 45% of the card's own
-matrix-product rate or more; at least 1.5 times on a CPU (64 px, smaller batches, float32).
+matrix-product rate or more; at least 1.5 times on a CPU (64 px, the same batches, float32).
 
 The peer (lightly_peers.py) is written as lightly's examples are: PNG files through lightly's transforms in a
 DataLoader's workers, torchvision's backbones, lightly's heads, losses and memory bank, in the same autocast. Both sides
@@ -94,11 +94,12 @@ def main() -> None:
             ratio = alternate({side: sides[side].run for side in sides}, arguments.repeats)[peer]
         fast, slow = (statistics.median(side.rates[1:]) for side in sides.values())  # the first one warmed up
         share = operations / batch * fast / rate
+        asked = "at least 2.5" + (", 45%" if backbone == "resnet50" else "") if on_gpu else "at least 1.5"
         row(
             f"Training step: {title}: {fast:,.0f} images/s",
             f"{peer}: {slow:,.0f} images/s",
             ratio,
-            "at least 2.5" + (", 45%" if backbone == "resnet50" else "") if on_gpu else "at least 1.5",
+            asked if batch == large else "",
             f"{share:.0%} of the rate of a large {what}, {rate / 1e9:,.0f} GFLOP/s",
         )
         steps = len(sides[OURS].losses)
