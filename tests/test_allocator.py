@@ -1,4 +1,4 @@
-"""A block that was freed is taken again without the system's help."""
+"""Blocks that were freed are taken again without the system's help."""
 
 import subprocess
 import sys
@@ -14,17 +14,18 @@ if sys.argv[1] == "keep":
 faults = []
 for _ in range(4):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(16 * 2**20)  # 64 MB, more than glibc ever keeps by itself
+    blocks = [torch.ones(10 * 2**20) for _ in range(10)]  # of 40 MB, which is more than glibc ever keeps by itself
+    del blocks
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(faults[-1])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
-def test_freed_memory_is_taken_again_without_page_faults() -> None:
-    found = [
+def test_freed_memory_is_taken_again_with_few_page_faults() -> None:
+    left, kept = (
         int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
         for how in ("leave", "keep")
-    ]
-    assert found[0] > 1000  # 16,384 pages, fewer if they are huge
-    assert found[1] < 100
+    )
+    assert left > 0
+    assert kept < left / 2
