@@ -10,8 +10,8 @@ import os
 import platform
 import statistics
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -68,36 +68,33 @@ def alternate(rates: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
 class OwnProcess:
     """Work that is done in a process of its own whenever it is called, so that no side's settings are another's.
 
-    How memory is given back to the system is such a setting (`scarce.allocator`).
+    How memory is given back to the system is such a setting (`scarce.allocator`). The process ends with the block.
     """
 
     def __init__(self, make: Callable[..., Callable[[], Any]], *arguments: Any) -> None:
-        """Start the process; in it, `make` of the arguments makes the work. All of them have to be picklable."""
-        spawn = multiprocessing.get_context("spawn")
-        self._pipe, others = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(others, make, arguments))
-        self._process.start()
-        others.close()
+        """In the process, `make` of the arguments makes the work. All of them have to be picklable."""
+        self._pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _prepare, (make, arguments))
+
+    def __enter__(self) -> "OwnProcess":
+        return self
 
     def __call__(self) -> Any:
         """Have the work done once; what it returns."""
-        self._pipe.send(None)
-        return self._pipe.recv()
+        return self._pool.submit(_do).result()
 
-    def end(self) -> None:
-        """End the process."""
-        self._pipe.close()
-        self._process.join()
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
 
 
-def _serve(pipe: Connection, make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
-    work = make(*arguments)
-    while True:
-        try:
-            pipe.recv()
-        except EOFError:
-            return
-        pipe.send(work())
+_work: list[Callable[[], Any]] = []  # of this process, where it is an `OwnProcess`
+
+
+def _prepare(make: Callable[..., Callable[[], Any]], arguments: tuple[Any, ...]) -> None:
+    _work.append(make(*arguments))
+
+
+def _do() -> Any:
+    return _work[0]()
 
 
 def row(claim: str, peer: str, result: object, asked: str, bound: str = "") -> None:

@@ -23,9 +23,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import lightly_peers
 import numpy as np
@@ -86,11 +84,9 @@ def main() -> None:
         peer = f"lightly's modules, {arguments.workers} workers" if name != "spark" else "the authors' way"
         title = f"{name}, {backbone}, {config.image_size} px, batch {batch}, {arguments.precision}"
         print(title, flush=True)
-        with ExitStack() as processes:
-            sides = {OURS: Side(recipe, images, arguments.steps, device)}
-            processes.callback(sides[OURS].process.end)
-            sides[peer] = Side(recipe, images, arguments.steps, device, arguments.workers)
-            processes.callback(sides[peer].process.end)
+        given = (runs_of, recipe, images, arguments.steps, device)
+        with OwnProcess(*given) as ours, OwnProcess(*given, arguments.workers) as peers:
+            sides = {OURS: Side(ours), peer: Side(peers)}
             ratio = alternate({side: sides[side].run for side in sides}, arguments.repeats)[peer]
         fast, slow = (statistics.median(side.rates[1:]) for side in sides.values())  # the first one warmed up
         share = operations / batch * fast / rate
@@ -112,9 +108,9 @@ def main() -> None:
 class Side:
     """One side's training in a process of its own, in runs of some steps each."""
 
-    def __init__(self, *arguments: Any) -> None:
-        """Start the process; arguments as of `runs_of`."""
-        self.process = OwnProcess(runs_of, *arguments)
+    def __init__(self, process: OwnProcess) -> None:
+        """The process does what `runs_of` makes."""
+        self.process = process
         self.rates: list[float] = []
         self.losses: list[float] = []
 

@@ -214,8 +214,7 @@ def main() -> None:
     with ExitStack() as processes:
         rates: dict[str, Callable[[], float]] = {"a copy": bound_rate(images)}
         for name, (make, *more) in makers.items():
-            rates[name] = process = OwnProcess(with_threads, make, images, *more)
-            processes.callback(process.end)
+            rates[name] = processes.enter_context(OwnProcess(with_threads, make, images, *more))
         ratios = alternate(rates, REPEATS)
     print_stages(images)
     cores = f"{THREADS} threads" if DEVICE.type == "cpu" else "one GPU"
