@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from scarce.cluster.environment import environment
 from scarce.cluster.processes import is_running
 from scarce.errors import Terminated
 
@@ -118,17 +119,14 @@ def sigterm_is_notice(seconds: float = 15.0) -> Iterator[Callable[[], None]]:
         def listen() -> None:
             signal.signal(signal.SIGTERM, handle)
 
-        before, earlier = signal.getsignal(signal.SIGTERM), os.environ.get(VARIABLE)
+        before = signal.getsignal(signal.SIGTERM)
         listen()
-        os.environ[VARIABLE] = str(path)
         try:
-            yield listen
+            with environment(**{VARIABLE: str(path)}):
+                yield listen
         except KeyboardInterrupt as stopped:
             if told:  # Ray makes any exception of a signal handler this one
                 raise Terminated from stopped
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
-            del os.environ[VARIABLE]
-            if earlier is not None:
-                os.environ[VARIABLE] = earlier
