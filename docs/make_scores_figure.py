@@ -14,7 +14,7 @@ from scarce.audit_run import open_run
 from scarce.data.phantom import PhantomConfig, write_phantom
 from scarce.data.store import open_dataset
 from scarce.publishing.apply import apply_model
-from scarce.report.drawing import FIRST, OTHER, TEXT, dot_style, grid_behind, interval_style, legend_above, new_figure
+from scarce.report.drawing import FIRST, OTHER, TEXT, grid_behind, interval_upright, legend_above, new_figure
 
 OUT = Path(__file__).parent / "scores.png"
 FINDING = "hemidiaphragm elevation"
@@ -41,9 +41,7 @@ def main() -> None:
     styles = {False: without, True: {**OTHER, "linestyle": "none", "zorder": 3}}
     for shown, style in styles.items():
         part = table[table["shown"] == shown]
-        low, high = part["score_low"], part["score_high"]
-        axes.errorbar(part.index, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
-        axes.plot(part.index, part["score"], **dot_style(style))
+        interval_upright(axes, part.index, part["score"], part["score_low"], part["score_high"], style)
     axes.set_xlabel(
         f"{len(table)} new films, by score; bars: lowest and highest over draws of the labelled films", fontsize=TEXT
     )

@@ -15,9 +15,8 @@ from scarce.report.drawing import (
     OTHER,
     TEXT,
     TITLE,
-    dot_style,
     grid_behind,
-    interval_style,
+    interval_upright,
     legend_above,
     new_figure,
     wrapped,
@@ -74,9 +73,7 @@ def _band(axes: Axes, x: np.ndarray, values: np.ndarray, style: Mapping[str, str
 def _compare(axes: Axes, found: Compared) -> None:
     numbers = (found.within[0], found.within[1], found.between)
     for place, (number, style) in enumerate(zip(numbers, (FIRST, OTHER, {**CHOSEN, "color": "black"}), strict=True)):
-        middle, reach = (number.low + number.high) / 2, (number.high - number.low) / 2
-        axes.errorbar(place, middle, yerr=reach, **interval_style(style))
-        axes.plot(place, number.value, **dot_style(style))
+        interval_upright(axes, place, number.value, number.low, number.high, style)
     axes.set_xlim(-0.6, 2.6)
     axes.set_xticks([])
 

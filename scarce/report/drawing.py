@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import ArrayLike
 
 from scarce.files import atomic_path
 
@@ -46,6 +47,12 @@ def interval_across(axes: Axes, value: float, low: float, high: float, place: fl
     """A number with its interval on the line at `place`."""
     axes.errorbar((low + high) / 2, place, xerr=(high - low) / 2, **interval_style(style))
     axes.plot(value, place, **dot_style(style))
+
+
+def interval_upright(axes: Axes, places: ArrayLike, value: Any, low: Any, high: Any, style: Mapping[str, Any]) -> None:
+    """Numbers with their intervals, each above its place."""
+    axes.errorbar(places, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
+    axes.plot(places, value, **dot_style(style))
 
 
 def interval_style(style: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from scarce.report.drawing import (
     grid_behind,
     interval_across,
     interval_style,
+    interval_upright,
     legend_above,
     new_figure,
     wrapped,
@@ -110,8 +111,7 @@ def _curve(axes: Axes, curve: Mapping[str, Any], style: Mapping[str, Any], aside
         axes.fill_between(n, low, high, color=color, alpha=alpha, linewidth=0)
         axes.plot(n, auc, color=color, linestyle=style["linestyle"], linewidth=width)
     n, auc, low, high = _columns(curve["observed"])
-    axes.errorbar(n * aside, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
-    axes.plot(n * aside, auc, **dot_style(style))
+    interval_upright(axes, n * aside, auc, low, high, style)
 
 
 def _columns(points: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -15,9 +15,8 @@ from scarce.report.drawing import (
     ORANGE,
     TEXT,
     TITLE,
-    dot_style,
     grid_behind,
-    interval_style,
+    interval_upright,
     legend_above,
     new_figure,
 )
@@ -53,8 +52,7 @@ def shots_figure(models: Mapping[str, Points], confidence: str, title: str = "")
         style = STYLES[number % len(STYLES)]
         place = np.array([shots.index(point["shots"]) for point in points]) + (number - (len(models) - 1) / 2) * aside
         auc, low, high = (np.array([point[key] for point in points]) for key in ("auc", "ci_low", "ci_high"))
-        axes.errorbar(place, (low + high) / 2, yerr=(high - low) / 2, **interval_style(style))
-        axes.plot(place, auc, **dot_style(style))
+        interval_upright(axes, place, auc, low, high, style)
     for between in np.arange(len(shots) - 1) + 0.5:
         axes.axvline(between, color="#DDDDDD", linewidth=0.8)
     axes.set_xlim(-0.5, len(shots) - 0.5)
